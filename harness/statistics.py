@@ -1,0 +1,325 @@
+"""Statistics of a measurement: pure functions of samples, labels and scores.
+
+Latency distributions of a busy machine are skewed and have long tails, so nothing here assumes a normal
+distribution: medians have order-statistic intervals, proportions Wilson's, comparisons a bootstrap and a rank test.
+A number that its samples cannot support is None, never a guess.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy import stats
+
+CONFIDENCE = 0.95
+
+# Samples needed before a percentile is quoted: MLPerf's rule, at which the percentile itself is known with 99 %
+# confidence within a twentieth of its distance from 100 %.
+PERCENTILE_GATES: dict[int, int] = {90: 64, 95: 130, 99: 662}
+
+Verdict = Literal["faster", "slower", "no difference detected"]
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A confidence interval, both ends included, in the unit of the value it belongs to."""
+
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What a series of samples says, in the unit of the samples; None where there are too few of them."""
+
+    count: int
+    p50: float
+    ci_low: float | None
+    ci_high: float | None
+    p90: float | None
+    p95: float | None
+    p99: float | None
+    mean: float
+    minimum: float
+    maximum: float
+    outliers: int
+
+
+@dataclass(frozen=True)
+class Threshold:
+    """The decision rule `score >= value` and the accuracy it reaches on the pairs it was chosen on."""
+
+    value: float
+    accuracy: float
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Candidate against baseline. `ratio` is baseline median / candidate median: above 1 the candidate is faster."""
+
+    ratio: float
+    interval: Interval
+    p_value: float
+    verdict: Verdict
+
+
+def summarize(samples: ArrayLike) -> Summary:
+    """Summary of a 1-D series of at least one finite sample; ValueError for anything else."""
+    values = _series(samples)
+    interval = median_interval(values)
+    return Summary(
+        count=values.size,
+        p50=median(values),
+        ci_low=interval.low if interval else None,
+        ci_high=interval.high if interval else None,
+        p90=percentile(values, 90),
+        p95=percentile(values, 95),
+        p99=percentile(values, 99),
+        mean=float(values.mean()),
+        minimum=float(values.min()),
+        maximum=float(values.max()),
+        outliers=tukey_outliers(values),
+    )
+
+
+def median(samples: ArrayLike) -> float:
+    """The middle sample, or the mean of the two middle ones."""
+    return float(np.median(_series(samples)))
+
+
+def median_interval(samples: ArrayLike, confidence: float = CONFIDENCE) -> Interval | None:
+    """Distribution-free interval of the median: the tightest symmetric pair of order statistics that covers it.
+
+    The number of samples below the median is binomial(n, 1/2). None when even (min, max) covers it with less than
+    `confidence`, which for 95 % is below six samples.
+    """
+    values = np.sort(_series(samples))
+    _check_confidence(confidence)
+    # ppf gives the smallest k with P(X <= k) >= tail, so X_(k) to X_(n + 1 - k), counted from 1, still covers.
+    rank = int(stats.binom.ppf((1 - confidence) / 2, values.size, 0.5))
+    if rank < 1:
+        return None
+    return Interval(low=float(values[rank - 1]), high=float(values[values.size - rank]))
+
+
+def percentile(samples: ArrayLike, percent: int) -> float | None:
+    """Nearest-rank percentile (an observed sample), None below the sample count of PERCENTILE_GATES.
+
+    ValueError for a percentile without a gate.
+    """
+    if percent not in PERCENTILE_GATES:
+        raise ValueError(f"no sample gate for percentile {percent}; known: {sorted(PERCENTILE_GATES)}")
+    values = _series(samples)
+    if values.size < PERCENTILE_GATES[percent]:
+        return None
+    return float(np.percentile(values, percent, method="inverted_cdf"))
+
+
+def tukey_outliers(samples: ArrayLike) -> int:
+    """How many samples lie beyond 1.5 interquartile ranges outside the quartiles. They are counted, never dropped."""
+    values = _series(samples)
+    first, third = np.percentile(values, [25, 75])
+    reach = 1.5 * (third - first)
+    return int(np.count_nonzero((values < first - reach) | (values > third + reach)))
+
+
+def wilson_interval(successes: int, trials: int, confidence: float = CONFIDENCE) -> Interval:
+    """Wilson's score interval of a proportion. ValueError unless 0 <= successes <= trials and trials > 0."""
+    if trials <= 0 or not 0 <= successes <= trials:
+        raise ValueError(f"{successes} successes of {trials} trials is no proportion")
+    _check_confidence(confidence)
+    z = float(stats.norm.ppf((1 + confidence) / 2))
+    share = successes / trials
+    scale = 1 + z * z / trials
+    centre = (share + z * z / (2 * trials)) / scale
+    half = z / scale * float(np.sqrt(share * (1 - share) / trials + z * z / (4 * trials * trials)))
+    # At 0 and at all successes the ends are exact; rounding must not push them outside the estimate.
+    low = 0.0 if successes == 0 else max(0.0, centre - half)
+    high = 1.0 if successes == trials else min(1.0, centre + half)
+    return Interval(low=low, high=high)
+
+
+def mcnemar_exact(only_first_correct: int, only_second_correct: int) -> float:
+    """Exact two-sided McNemar p of two classifiers on the same samples, from the samples that only one got right."""
+    if only_first_correct < 0 or only_second_correct < 0:
+        raise ValueError("discordant counts are not negative")
+    discordant = only_first_correct + only_second_correct
+    if discordant == 0:
+        return 1.0
+    tail = stats.binom.cdf(min(only_first_correct, only_second_correct), discordant, 0.5)
+    return float(min(1.0, 2 * tail))
+
+
+def accuracy(labels: ArrayLike, decisions: ArrayLike) -> float:
+    """Share of decisions that equal their label."""
+    return agreement(labels, decisions)
+
+
+def agreement(first: ArrayLike, second: ArrayLike) -> float:
+    """Share of positions at which two series of decisions are equal."""
+    one, two = _same_length(first, second)
+    return float(np.mean(one == two))
+
+
+def flips(first: ArrayLike, second: ArrayLike) -> int:
+    """Number of positions at which two series of decisions differ."""
+    one, two = _same_length(first, second)
+    return int(np.count_nonzero(one != two))
+
+
+def f1_score(labels: ArrayLike, decisions: ArrayLike) -> float | None:
+    """F1 of the positive class (1); None when neither labels nor decisions contain it."""
+    true_positive, wrong = _f1_counts(labels, decisions)
+    if true_positive + wrong == 0:
+        return None
+    return 2 * true_positive / (2 * true_positive + wrong)
+
+
+def f1_interval(labels: ArrayLike, decisions: ArrayLike, confidence: float = CONFIDENCE) -> Interval | None:
+    """Interval of F1 by way of TP / (TP + FP + FN), which is a proportion: F1 = 2 share / (1 + share) is monotonic
+    in it, so Wilson's ends carry over."""
+    true_positive, wrong = _f1_counts(labels, decisions)
+    if true_positive + wrong == 0:
+        return None
+    share = wilson_interval(true_positive, true_positive + wrong, confidence)
+    return Interval(low=2 * share.low / (1 + share.low), high=2 * share.high / (1 + share.high))
+
+
+def roc_auc(labels: ArrayLike, scores: ArrayLike) -> float | None:
+    """Area under the ROC curve of `scores` for labels 0 and 1, ties counted half; None with one class only."""
+    classes, values = _binary(labels), _series(scores)
+    _check_length(classes, values)
+    positive = int(np.count_nonzero(classes == 1))
+    negative = classes.size - positive
+    if positive == 0 or negative == 0:
+        return None
+    rank_sum = float(stats.rankdata(values)[classes == 1].sum())
+    return (rank_sum - positive * (positive + 1) / 2) / (positive * negative)
+
+
+def best_threshold(labels: ArrayLike, scores: ArrayLike) -> Threshold:
+    """The threshold with the best accuracy of `score >= threshold` for labels 0 and 1.
+
+    Thresholds lie midway between neighbouring scores (just outside for all or none), so that they stand as far from
+    any pair as the data allow; of equally good ones the middle one is taken.
+    """
+    classes, values = _binary(labels), _series(scores)
+    _check_length(classes, values)
+    distinct = np.unique(values)
+    candidates = np.concatenate(
+        (
+            [np.nextafter(distinct[0], -np.inf)],
+            (distinct[1:] + distinct[:-1]) / 2,
+            [np.nextafter(distinct[-1], np.inf)],
+        )
+    )
+    negatives = np.sort(values[classes == 0])
+    positives = np.sort(values[classes == 1])
+    correct = np.searchsorted(negatives, candidates, side="left") + (
+        positives.size - np.searchsorted(positives, candidates, side="left")
+    )
+    winners = np.flatnonzero(correct == correct.max())
+    winner = int(winners[winners.size // 2])
+    return Threshold(value=float(candidates[winner]), accuracy=float(correct[winner] / classes.size))
+
+
+def bootstrap_ratio_of_medians(
+    numerator: ArrayLike,
+    denominator: ArrayLike,
+    *,
+    confidence: float = CONFIDENCE,
+    resamples: int = 2000,
+    seed: int = 0,
+) -> Interval:
+    """Percentile bootstrap interval of median(numerator) / median(denominator), the same for the same seed.
+
+    ValueError for samples that are not positive: a ratio of times needs times.
+    """
+    above, below = _series(numerator), _series(denominator)
+    if above.min() <= 0 or below.min() <= 0:
+        raise ValueError("a ratio of medians needs positive samples")
+    _check_confidence(confidence)
+    random = np.random.default_rng(seed)
+    ratios = _resampled_medians(above, resamples, random) / _resampled_medians(below, resamples, random)
+    tail = 100 * (1 - confidence) / 2
+    low, high = np.percentile(ratios, [tail, 100 - tail])
+    return Interval(low=float(low), high=float(high))
+
+
+def compare(
+    baseline: ArrayLike, candidate: ArrayLike, *, confidence: float = CONFIDENCE, seed: int = 0
+) -> Comparison:
+    """Whether `candidate` latencies are shorter than `baseline` latencies.
+
+    A difference is called only when both the bootstrap interval of the ratio of medians excludes 1 and the
+    Mann-Whitney test rejects equality: the first guards the size, the second the shape.
+    """
+    interval = bootstrap_ratio_of_medians(baseline, candidate, confidence=confidence, seed=seed)
+    p_value = float(stats.mannwhitneyu(_series(baseline), _series(candidate), alternative="two-sided").pvalue)
+    verdict: Verdict = "no difference detected"
+    if p_value < 1 - confidence:
+        if interval.low > 1:
+            verdict = "faster"
+        elif interval.high < 1:
+            verdict = "slower"
+    return Comparison(median(baseline) / median(candidate), interval, p_value, verdict)
+
+
+def geometric_mean(values: Sequence[float]) -> float:
+    """Geometric mean of positive ratios; ValueError for none or for one that is not positive."""
+    series = _series(values)
+    if series.min() <= 0:
+        raise ValueError("a geometric mean needs positive values")
+    return float(np.exp(np.log(series).mean()))
+
+
+def _resampled_medians(values: Floats, resamples: int, random: np.random.Generator) -> Floats:
+    # One resample at a time: an hour of samples times 2000 at once would not fit in memory.
+    draws = (np.median(values[random.integers(0, values.size, values.size)]) for _ in range(resamples))
+    return np.fromiter(draws, dtype=np.float64, count=resamples)
+
+
+def _f1_counts(labels: ArrayLike, decisions: ArrayLike) -> tuple[int, int]:
+    """True positives, and false positives plus false negatives."""
+    truth, decided = _same_length(_binary(labels), _binary(decisions))
+    true_positive = int(np.count_nonzero((truth == 1) & (decided == 1)))
+    return true_positive, int(np.count_nonzero(truth != decided))
+
+
+def _series(samples: ArrayLike) -> Floats:
+    values = np.asarray(samples, dtype=np.float64)
+    if values.ndim != 1 or values.size == 0:
+        raise ValueError(f"expected a 1-D series of at least one sample, got shape {values.shape}")
+    if not np.isfinite(values).all():
+        raise ValueError("samples are not all finite")
+    return values
+
+
+def _binary(labels: ArrayLike) -> NDArray[Any]:
+    values = np.asarray(labels)
+    if not np.isin(values, (0, 1)).all():
+        raise ValueError("labels and decisions of two classes are 0 or 1")
+    return values
+
+
+def _same_length(first: ArrayLike, second: ArrayLike) -> tuple[NDArray[Any], NDArray[Any]]:
+    one, two = np.asarray(first), np.asarray(second)
+    _check_length(one, two)
+    return one, two
+
+
+def _check_length(first: NDArray[Any], second: NDArray[Any]) -> None:
+    if first.ndim != 1 or first.shape != second.shape or first.size == 0:
+        raise ValueError(
+            f"expected two 1-D series of one length, got shapes {first.shape} and {second.shape}"
+        )
+
+
+def _check_confidence(confidence: float) -> None:
+    if not 0 < confidence < 1:
+        raise ValueError(f"confidence lies between 0 and 1, got {confidence}")
