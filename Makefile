@@ -1,0 +1,61 @@
+# Two commands matter: `make run` and `make test`. Each sets up what is missing first; a second call repeats none of it.
+#
+#   PYTHON=python3.12          another interpreter for the virtual environment
+#   TORCH_INDEX=<address>      where to take torch from, when pip's default would bring its CUDA build
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+NATIVE := CMakeLists.txt $(shell find cpp cmake -type f 2>/dev/null)
+CXX_FILES := $(filter %.cpp %.hpp %.h,$(NATIVE))
+
+.DELETE_ON_ERROR:
+.PHONY: run test lint format bench ui docs lock clean
+.DEFAULT_GOAL := run
+
+run: $(VENV)/op.stamp
+	$(BIN)/python -m harness +experiment=quickstart
+
+test: $(VENV)/op.stamp
+	$(BIN)/python -m pytest
+
+ui: $(VENV)/op.stamp
+	$(BIN)/mlflow ui --backend-store-uri sqlite:///outputs/mlflow.db
+
+lint: $(VENV)/op.stamp
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/clang-format --dry-run --Werror $(CXX_FILES)
+
+format: $(VENV)/op.stamp
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+	$(BIN)/clang-format -i $(CXX_FILES)
+
+docs: $(VENV)/op.stamp
+	$(PIP) install --quiet -c constraints.txt -e '.[docs]' --no-build-isolation
+	$(BIN)/mkdocs build --strict
+
+# Editable: a changed .py needs no rebuild. build/python is kept, so a changed .cpp recompiles only itself.
+$(VENV)/op.stamp: $(VENV)/torch.stamp $(NATIVE)
+	$(PIP) install --quiet --no-build-isolation -c constraints.txt -e '.[dev]'
+	touch $@
+
+# torch and the build tools come before the op, which is compiled against exactly this torch.
+$(VENV)/torch.stamp: pyproject.toml constraints.txt | $(BIN)/python
+	$(PIP) install --quiet $(if $(TORCH_INDEX),--no-deps --index-url $(TORCH_INDEX)) -c constraints.txt torch
+	$(PIP) install --quiet -c constraints.txt scikit-build-core pybind11 cmake ninja
+	touch $@
+
+$(BIN)/python:
+	$(PYTHON) -m venv $(VENV)
+
+# After a change of pyproject.toml's ranges: take what they now allow, and write down what that was.
+lock: $(VENV)/op.stamp
+	$(PIP) install --no-build-isolation --upgrade -e '.[dev,docs,slurm,joblib]'
+	{ grep '^#' constraints.txt; $(PIP) freeze --exclude bert-op | sed 's/^\(torch==[^+]*\)+.*/\1/'; } > constraints.new
+	mv constraints.new constraints.txt
+
+clean:
+	rm -rf build site .mypy_cache .pytest_cache .ruff_cache $(VENV)/op.stamp
