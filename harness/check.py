@@ -1,0 +1,174 @@
+"""The only place where settings are judged. Pure, except that it looks whether given paths exist."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+from harness.errors import UserError
+from harness.spec import (
+    BACKENDS,
+    GRAPHS,
+    PRECISIONS,
+    SOURCES,
+    TASKS,
+    HostSpec,
+    ModelSpec,
+    RunSpec,
+    RunTimeSpec,
+)
+from harness.values import read_json
+
+
+def position_limit(model: ModelSpec) -> int | None:
+    """Longest seq_len the model can take, or None where only its checkpoint knows."""
+    if model.source == "path" and model.path is not None:
+        limit = read_json(Path(model.path) / "config.json").get("max_position_embeddings")
+    else:
+        limit = model.architecture.get("max_position_embeddings")
+    return int(limit) if limit is not None else None
+
+
+def resolve(spec: RunSpec) -> RunSpec:
+    """The spec with a given path meant: `model.path` beats the option's hub id, package and architecture, and
+    `data.path` beats the option's source. Their names become those of the path; paths become absolute."""
+    model, data = spec.model, spec.data
+    if model.path is not None and model.source in ("auto", "path"):
+        path = Path(model.path).expanduser().absolute()
+        model = dataclasses.replace(
+            model, name=path.resolve().name, source="path", path=str(path), hub_id=None, hub_revision=None,
+            hub_tokenizer=None, package=None, package_folder=None, package_files={}, architecture={},
+        )  # fmt: skip
+    if data.path is not None:
+        path = Path(data.path).expanduser().absolute()
+        data = dataclasses.replace(
+            data, name=path.name, path=str(path), hub_id=None, hub_config=None, hub_split=None, shipped=None
+        )
+    return dataclasses.replace(spec, model=model, data=data)
+
+
+def check(spec: RunSpec) -> RunSpec:
+    """Returns the resolved spec, or raises UserError naming the first setting that cannot work."""
+    spec = resolve(spec)
+    _check_choice("precision", spec.precision, PRECISIONS)
+    _check_choice("backend.name", spec.backend.name, tuple(BACKENDS))
+    _check_choice("backend.graph", spec.backend.graph, GRAPHS)
+    _check_choice("model.source", spec.model.source, SOURCES)
+    _check_choice("model.task", spec.model.task, TASKS)
+    _check_choice("batch.tokens", spec.batch.tokens, ("random", "text"))
+    _check_backend(spec)
+    _check_model(spec.model)
+    _check_data(spec)
+    _check_batch(spec)
+    _check_run_time(spec.run_time)
+    _check_host(spec.host)
+    if not (spec.measure.accuracy or spec.measure.throughput):
+        raise UserError("measure.accuracy", False, "there is nothing to measure", "Set measure=all")
+    return spec
+
+
+def _check_choice(setting: str, value: str, known: tuple[str, ...]) -> None:
+    if value not in known:
+        raise UserError(setting, value, "is unknown", f"Choose one of {', '.join(known)}")
+
+
+def _check_backend(spec: RunSpec) -> None:
+    supported = BACKENDS[spec.backend.name]
+    if spec.precision not in supported:
+        raise UserError(
+            "precision", spec.precision, f"backend={spec.backend.name} cannot run it",
+            f"Choose one of {', '.join(supported)}, or backend=op",
+        )  # fmt: skip
+    if spec.backend.skip_padding and spec.backend.name != "op":
+        raise UserError(
+            "backend.skip_padding", True, f"backend={spec.backend.name} computes every position", "Use op"
+        )
+
+
+def _check_model(model: ModelSpec) -> None:
+    needed = {"hub": model.hub_id, "path": model.path, "package": model.package, "random": model.architecture}
+    if model.source != "auto" and not needed[model.source]:
+        where = {"hub": "model.hub_id", "path": "model.path", "package": "model.package"}
+        setting = where.get(model.source, "model.architecture")
+        raise UserError("model.source", model.source, f"{setting} is not set", f"Set {setting} or use auto")
+    if model.source == "auto" and not any(needed.values()):
+        raise UserError(
+            "model", model.name, "names no place to take weights from",
+            "Set model.path, model.hub_id, model.package or model.architecture",
+        )  # fmt: skip
+    if model.source == "path" and model.path is not None:
+        folder = Path(model.path)
+        if not folder.is_dir():
+            raise UserError("model.path", model.path, "is no folder", "Name a folder made by save_pretrained")
+        if not (folder / "config.json").is_file():
+            raise UserError(
+                "model.path", model.path, "has no config.json", "Name a folder made by save_pretrained"
+            )
+
+
+def _check_data(spec: RunSpec) -> None:
+    data = spec.data
+    if data.path is not None and not Path(data.path).is_file():
+        raise UserError("data.path", data.path, "is no file", "Name a TSV, CSV, parquet or JSON file")
+    if isinstance(data.samples, str) and data.samples != "all":
+        raise UserError("data.samples", data.samples, "is neither a number nor 'all'", "Use e.g. 100, or all")
+    if not isinstance(data.samples, str) and data.samples < 1:
+        raise UserError("data.samples", data.samples, "is less than 1", "Use a number from 1 on, or all")
+    missing = [name for name in ("sentence1", "sentence2", "label") if not data.columns.get(name)]
+    if missing:
+        raise UserError(
+            "data.columns", data.columns, f"has no name for {', '.join(missing)}",
+            f"Add data.columns.{missing[0]}=<column>",
+        )  # fmt: skip
+    random_ids = data.path is None and data.hub_id is None and data.shipped is None
+    if random_ids and spec.batch.tokens == "text":
+        raise UserError("batch.tokens", "text", f"data={data.name} has no text", "Use e.g. data=paraphrase")
+
+
+def _check_batch(spec: RunSpec) -> None:
+    if spec.batch.size < 1:
+        raise UserError("batch.size", spec.batch.size, "is less than 1", "Use a size from 1 on")
+    limit = position_limit(spec.model)
+    if spec.batch.seq_len < 1 or (limit is not None and spec.batch.seq_len > limit):
+        raise UserError(
+            "batch.seq_len", spec.batch.seq_len, f"is not within what model {spec.model.name} can take",
+            f"Use a length from 1 to {limit if limit is not None else 'its position limit'}",
+        )  # fmt: skip
+
+
+def _check_run_time(run_time: RunTimeSpec) -> None:
+    if run_time.seconds is not None and run_time.iterations is not None:
+        raise UserError(
+            "run_time.seconds", run_time.seconds,
+            f"is given together with run_time.iterations={run_time.iterations}", "Give one of the two",
+        )  # fmt: skip
+    if run_time.seconds is None and run_time.iterations is None:
+        raise UserError("run_time.seconds", None, "nothing says how long to measure", "Use run_time=quick")
+    if run_time.warmup_seconds is not None and run_time.warmup_iterations is not None:
+        raise UserError(
+            "run_time.warmup_seconds", run_time.warmup_seconds,
+            f"is given together with run_time.warmup_iterations={run_time.warmup_iterations}",
+            "Give one of the two",
+        )  # fmt: skip
+    if run_time.seconds is not None and not 0 < run_time.seconds < float("inf"):
+        raise UserError("run_time.seconds", run_time.seconds, "is no positive time", "Use e.g. 10")
+    if run_time.iterations is not None and run_time.iterations < 1:
+        raise UserError("run_time.iterations", run_time.iterations, "is less than 1", "Use a count from 1 on")
+    if run_time.warmup_seconds is not None and not 0 <= run_time.warmup_seconds < float("inf"):
+        raise UserError("run_time.warmup_seconds", run_time.warmup_seconds, "is no time", "Use 0 or more")
+    if run_time.warmup_iterations is not None and run_time.warmup_iterations < 0:
+        raise UserError(
+            "run_time.warmup_iterations", run_time.warmup_iterations, "is negative", "Use 0 or more"
+        )
+
+
+def _check_host(host: HostSpec) -> None:
+    for setting, number in (("threads", host.threads), ("instances", host.instances)):
+        if number is not None and number < 1:
+            raise UserError(f"host.{setting}", number, "is less than 1", "Use a number from 1 on")
+    if host.cores is not None and host.numa is not None:
+        raise UserError(
+            "host.cores", host.cores, f"is given together with host.numa={host.numa}", "Give one of them"
+        )
+    if not 0 < host.timeout_seconds < float("inf"):
+        raise UserError("host.timeout_seconds", host.timeout_seconds, "is no positive time", "Use e.g. 3600")

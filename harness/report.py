@@ -1,0 +1,188 @@
+"""What was measured: a frozen value that is complete by itself.
+
+Standard library only. The worker fills it and rewrites `report.json` after every phase, so that a process
+that dies leaves what it had; the parent turns an unfinished one into a failed one. None means "not measured".
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from harness.spec import RunSpec
+from harness.values import from_plain, read_json, to_plain, write_json
+
+SPEC_FILE = "spec.json"
+REPORT_FILE = "report.json"
+SAMPLES_FILE = "samples.npz"
+PREDICTIONS_FILE = "predictions.json"
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why a job has no complete result.
+
+    kind: `user` (a wrong input), `error` (an exception), `killed` (by a signal), `crashed` (a fatal signal or
+    an exit without a report), `timeout`, `interrupted`. message: one paragraph. phase: what was running.
+    """
+
+    kind: str
+    message: str
+    phase: str | None = None
+
+
+@dataclass(frozen=True)
+class Identity:
+    """What ran, as it was observed. op_build: torch.ops.bert_op.build_info() parsed (backend op only).
+
+    task: the task actually carried out. weights_source: hub, path, package or random; weights_reason: why.
+    fingerprint: hash over CPU, tier, versions, threads: reports with different ones are not comparable.
+    threads: torch.get_num_threads(); affinity: the CPUs the process could run on; env: settings that matter.
+    """
+
+    git_commit: str | None = None
+    git_dirty: bool | None = None
+    op_build: dict[str, Any] = field(default_factory=dict)
+    isa: str | None = None
+    cpu: str | None = None
+    torch: str | None = None
+    transformers: str | None = None
+    python: str | None = None
+    task: str | None = None
+    weights_source: str | None = None
+    weights_reason: str | None = None
+    fingerprint: str | None = None
+    threads: int | None = None
+    affinity: tuple[int, ...] = ()
+    env: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Phases:
+    """Duration of each phase. import, load, pack in seconds; cold_ms: the first forward."""
+
+    import_s: float | None = None
+    load_s: float | None = None
+    pack_s: float | None = None
+    cold_ms: float | None = None
+    accuracy_s: float | None = None
+    warmup_s: float | None = None
+
+
+@dataclass(frozen=True)
+class Timing:
+    """The measured part. Every sample is in samples.npz as `latency_ms` (float64, in order of the calls).
+
+    latency_ms: p50, mean, min, max, ci_low, ci_high (95 % interval of the median) and those of p90, p95, p99
+        that the number of samples supports.
+    throughput_sps: batch_size / median, in sequences per second. tokens_per_s: valid tokens only.
+    tflops: achieved 1e12 operations per second at the median; peak_fraction: of the peak measured beside it.
+    interference: counters over the window (context switches, steal, faults, ...).
+    noisy_because: one clause for each threshold that was passed; empty when quiet.
+    """
+
+    count: int
+    elapsed_s: float
+    batch_size: int
+    seq_len: int
+    latency_ms: dict[str, float]
+    throughput_sps: float
+    valid_tokens_per_call: float
+    skipped_tokens_per_call: float = 0.0
+    tokens_per_s: float | None = None
+    tflops: float | None = None
+    peak_fraction: float | None = None
+    outliers: int | None = None
+    interference: dict[str, float] = field(default_factory=dict)
+    noisy: bool = False
+    noisy_because: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A 95 % confidence interval."""
+
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Accuracy:
+    """Quality on labelled pairs and distance to the reference (Hugging Face, fp32, same run, same inputs).
+
+    Fractions are in 0..1. absent_because: why accuracy and f1 are None (random weights, no labels, ...).
+    flips: decisions that differ from the reference. mcnemar_p: exact, on the decisions against the labels.
+    gate: `99.9%`, `99%` or `below 99%` of the reference's accuracy, MLPerf style.
+    For embeddings: threshold is the cosine of best accuracy, roc_auc is of the cosine, cosine_min is to the
+    reference's embeddings.
+    """
+
+    samples: int = 0
+    accuracy: float | None = None
+    accuracy_interval: Interval | None = None
+    f1: float | None = None
+    f1_interval: Interval | None = None
+    reference_accuracy: float | None = None
+    reference_f1: float | None = None
+    agreement: float | None = None
+    flips: int | None = None
+    mcnemar_p: float | None = None
+    gate: str | None = None
+    logit_max_abs: float | None = None
+    cosine_min: float | None = None
+    threshold: float | None = None
+    roc_auc: float | None = None
+    reference_roc_auc: float | None = None
+    data_digest: str | None = None
+    absent_because: str | None = None
+
+
+@dataclass(frozen=True)
+class Memory:
+    """In 1e6 bytes. peak: VmHWM of the measured part; weights: parameters; packed: the op's arena."""
+
+    peak_mb: float | None = None
+    weights_mb: float | None = None
+    packed_mb: float | None = None
+
+
+@dataclass(frozen=True)
+class Report:
+    """One job's result. status: `running` (only on disk, while the worker lives), `finished` or `failed`.
+
+    phase: what the worker was doing when it wrote this. op: bert_op.explain() of the measured model.
+    instances: the reports' throughputs when several processes measured together (host.instances > 1).
+    """
+
+    spec: RunSpec
+    status: str = "running"
+    phase: str | None = None
+    failure: Failure | None = None
+    identity: Identity = Identity()
+    phases: Phases = Phases()
+    timing: Timing | None = None
+    accuracy: Accuracy | None = None
+    memory: Memory = Memory()
+    op: dict[str, Any] = field(default_factory=dict)
+    instances: tuple[float, ...] = ()
+    started_at: str | None = None
+
+    def to_plain(self) -> dict[str, Any]:
+        """As JSON types."""
+        plain: dict[str, Any] = to_plain(self)
+        return plain
+
+    @staticmethod
+    def from_plain(plain: dict[str, Any]) -> Report:
+        """The inverse of `to_plain`."""
+        return from_plain(Report, plain)
+
+    def write(self, folder: Path) -> None:
+        """Replaces `<folder>/report.json`, atomically."""
+        write_json(folder / REPORT_FILE, self)
+
+    @staticmethod
+    def read(folder: Path) -> Report:
+        """Reads what `write` wrote. Raises FileNotFoundError or ValueError when there is no whole report."""
+        return Report.from_plain(read_json(folder / REPORT_FILE))
