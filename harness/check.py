@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from pathlib import Path
 
 from harness.errors import UserError
@@ -33,18 +34,24 @@ def resolve(spec: RunSpec) -> RunSpec:
     """The spec with a given path meant: `model.path` beats the option's hub id, package and architecture, and
     `data.path` beats the option's source. Their names become those of the path; paths become absolute."""
     model, data = spec.model, spec.data
-    if model.path is not None and model.source in ("auto", "path"):
-        path = Path(model.path).expanduser().absolute()
+    if model.path is not None and model.source in ("auto", "path", "package"):
+        path = _absolute(model.path)
         model = dataclasses.replace(
-            model, name=path.resolve().name, source="path", path=str(path), hub_id=None, hub_revision=None,
+            model, name=path.name, source="path", path=str(path), hub_id=None, hub_revision=None,
             hub_tokenizer=None, package=None, package_folder=None, package_files={}, architecture={},
         )  # fmt: skip
+    if model.tokenizer is not None and Path(model.tokenizer).expanduser().is_dir():
+        model = dataclasses.replace(model, tokenizer=str(_absolute(model.tokenizer)))
     if data.path is not None:
-        path = Path(data.path).expanduser().absolute()
+        path = _absolute(data.path)
         data = dataclasses.replace(
             data, name=path.name, path=str(path), hub_id=None, hub_config=None, hub_split=None, shipped=None
         )
     return dataclasses.replace(spec, model=model, data=data)
+
+
+def _absolute(path: str) -> Path:
+    return Path(os.path.abspath(Path(path).expanduser()))
 
 
 def check(spec: RunSpec) -> RunSpec:
@@ -86,6 +93,13 @@ def _check_backend(spec: RunSpec) -> None:
 
 
 def _check_model(model: ModelSpec) -> None:
+    if model.path is not None and model.source != "path":
+        raise UserError(
+            "model.path",
+            model.path,
+            f"is given together with model.source={model.source}",
+            "Give one of the two",
+        )
     needed = {"hub": model.hub_id, "path": model.path, "package": model.package, "random": model.architecture}
     if model.source != "auto" and not needed[model.source]:
         where = {"hub": "model.hub_id", "path": "model.path", "package": "model.package"}

@@ -32,8 +32,8 @@ class ModelSpec:
     hub_tokenizer: tokenizer that belongs to hub_id where that repository has none.
     tokenizer: hub id or path that overrides any other tokenizer.
     package, package_folder, package_files: an installed distribution, the folder in it (as in its RECORD)
-        that holds the checkpoint, and the SHA-256 of each file to be read, by path below that folder; a file that
-        differs is refused, one that is not listed is not read.
+        that holds the checkpoint, and the SHA-256 of each file to be read, by path below that folder; a
+        file that differs is refused, one that is not listed is not read.
     architecture: keywords of transformers.BertConfig, for source `random` (weights seeded with `seed`).
     allow_pickle: false loads safetensors only.
     """

@@ -1,0 +1,104 @@
+"""The types of the configuration, so that `batch.size=abc` or an unknown field fails while composing.
+
+The fields are those of harness/spec.py and are not repeated here: Hydra needs the same dataclasses, only not
+frozen, because the command line writes into them.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import typing
+from pathlib import Path
+from typing import Any
+
+from hydra.core.config_store import ConfigStore
+from omegaconf import MISSING, DictConfig, OmegaConf
+
+from harness.spec import (
+    BackendSpec,
+    BatchSpec,
+    DataSpec,
+    HostSpec,
+    MeasureSpec,
+    ModelSpec,
+    RunSpec,
+    RunTimeSpec,
+)
+from harness.values import from_plain
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@dataclasses.dataclass
+class Precision:
+    """One of harness.spec.PRECISIONS."""
+
+    name: str = MISSING
+
+
+@dataclasses.dataclass
+class Tracking:
+    """Where results are logged. kind: `mlflow` or `none`. experiment: the question this run belongs to.
+
+    uri: `sqlite:///file` (made where missing) or an MLflow server; credentials in it are kept out of every record.
+    """
+
+    kind: str = "mlflow"
+    uri: str | None = None
+    experiment: str = "bert-op"
+
+
+def _thawed(spec: type) -> type:
+    """A mutable dataclass with the fields and defaults of a frozen one; what has no default is MISSING."""
+    hints = typing.get_type_hints(spec)
+    fields: list[Any] = []
+    for item in dataclasses.fields(spec):
+        if item.default_factory is not dataclasses.MISSING:
+            default = dataclasses.field(default_factory=item.default_factory)
+        else:
+            default = dataclasses.field(
+                default=MISSING if item.default is dataclasses.MISSING else item.default
+            )
+        fields.append((item.name, hints[item.name], default))
+    return dataclasses.make_dataclass(spec.__name__, fields)
+
+
+GROUPS: dict[str, type] = {
+    "model": _thawed(ModelSpec),
+    "precision": Precision,
+    "backend": _thawed(BackendSpec),
+    "batch": _thawed(BatchSpec),
+    "run_time": _thawed(RunTimeSpec),
+    "data": _thawed(DataSpec),
+    "measure": _thawed(MeasureSpec),
+    "host": _thawed(HostSpec),
+    "tracking": Tracking,
+}
+
+
+def register() -> None:
+    """Makes `base` (the schema of the whole configuration) and the resolvers known to Hydra. Idempotent."""
+    config = dataclasses.make_dataclass(
+        "Config",
+        [(name, schema, dataclasses.field(default_factory=schema)) for name, schema in GROUPS.items()]
+        + [("seed", int, dataclasses.field(default=0))],
+    )
+    ConfigStore.instance().store(name="base", node=config)
+    # The project's folder: Hydra's own paths follow the current directory, and results must not.
+    OmegaConf.register_new_resolver("root", lambda: str(ROOT), replace=True)
+    # `seconds: ${unless:${.iterations},10}`: a value that gives way once the other field is set.
+    OmegaConf.register_new_resolver(
+        "unless", lambda other, value: None if other is not None else value, replace=True
+    )
+
+
+def to_spec(cfg: DictConfig) -> RunSpec:
+    """The composed configuration as a RunSpec; not yet checked, see harness/check.py."""
+    plain: Any = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
+    groups = {name: plain[name] for name in GROUPS if name not in ("precision", "tracking")}
+    return from_plain(RunSpec, {**groups, "precision": plain["precision"]["name"], "seed": plain["seed"]})
+
+
+def to_tracking(cfg: DictConfig) -> Tracking:
+    """The tracking part of the composed configuration."""
+    return from_plain(Tracking, OmegaConf.to_container(cfg.tracking, resolve=True))  # type: ignore[arg-type]
