@@ -1,0 +1,201 @@
+"""The rules of the house: who may import whom, and what no file may contain.
+
+Imports are read from the syntax tree, nested ones included, and checked once more in a fresh interpreter,
+which also sees what the imported packages pull in.
+"""
+
+import ast
+import re
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+WORKER = ROOT / "harness" / "worker"
+MAX_LINES = 600
+
+
+def python_files(*folders: str) -> list[Path]:
+    return sorted(path for folder in folders for path in (ROOT / folder).rglob("*.py"))
+
+
+def cpp_files(folder: str) -> list[Path]:
+    suffixes = {".cpp", ".h", ".hpp", ".inl"}
+    return sorted(path for path in (ROOT / "cpp" / folder).rglob("*") if path.suffix in suffixes)
+
+
+PARENT = [path for path in python_files("harness") if WORKER not in path.parents]
+WORKERS = python_files("harness/worker")
+OP = python_files("op/bert_op")
+
+
+def named(paths: list[Path]) -> list:
+    """The files as pytest parameters, each named by its path in the repository."""
+    return [pytest.param(path, id=str(path.relative_to(ROOT))) for path in paths]
+
+
+def imported(tree: ast.AST) -> Iterator[str]:
+    """Full names of all modules that the code imports, wherever the statement stands."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
+            yield node.module
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+        elif isinstance(node, ast.Call) and ast.unparse(node.func).endswith(("import_module", "__import__")):
+            yield from (str(arg.value) for arg in node.args if isinstance(arg, ast.Constant))
+
+
+def packages(path: Path) -> set[str]:
+    return {name.split(".")[0] for name in imported(ast.parse(path.read_text()))}
+
+
+def module_name(path: Path, base: Path) -> str:
+    parts = path.relative_to(base).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def loaded_by(modules: list[str]) -> set[str]:
+    """Top-level packages in `sys.modules` of a fresh interpreter after it imported the modules."""
+    lines = [f"import {name}" for name in modules]
+    code = "\n".join(["import sys", *lines, "print(*{name.split('.')[0] for name in sys.modules})"])
+    run = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stderr
+    return set(run.stdout.split())
+
+
+# --- who may import whom -----------------------------------------------------------------------------------
+
+
+def test_the_rooms_are_where_the_tests_look():
+    assert PARENT and WORKERS and OP
+    assert all(cpp_files(folder) for folder in ("kernels", "encoder", "bindings"))
+
+
+@pytest.mark.parametrize("path", named(PARENT))
+def test_parent_names_no_torch(path):
+    assert not packages(path) & {"torch", "transformers", "bert_op"}
+    names = set(imported(ast.parse(path.read_text())))
+    assert not any(name.startswith("harness.worker") for name in names)
+
+
+@pytest.mark.parametrize("path", named(WORKERS))
+def test_worker_names_no_hydra_and_no_mlflow(path):
+    assert not packages(path) & {"hydra", "omegaconf", "mlflow"}
+
+
+@pytest.mark.parametrize("path", named(OP))
+def test_op_names_neither_harness_nor_its_tools(path):
+    assert not packages(path) & {"harness", "hydra", "omegaconf", "mlflow"}
+
+
+def test_parent_loads_no_torch():
+    loaded = loaded_by([module_name(path, ROOT) for path in PARENT])
+    assert not loaded & {"torch", "transformers"}
+
+
+def test_worker_and_op_load_no_hydra_and_no_mlflow():
+    loaded = loaded_by([*(module_name(path, ROOT) for path in WORKERS), "bert_op"])
+    assert "torch" in loaded
+    assert not loaded & {"hydra", "omegaconf", "mlflow"}
+
+
+def includes(path: Path) -> list[str]:
+    return re.findall(r'^\s*#\s*include\s*[<"]([^>"]+)[>"]', path.read_text(), re.MULTILINE)
+
+
+TORCH = ("torch/", "ATen/", "c10/", "caffe2/")
+PYTHON = ("Python.h", "pybind11/", "numpy/")
+
+
+@pytest.mark.parametrize("path", named([*cpp_files("kernels"), *cpp_files("encoder")]))
+def test_kernels_and_encoder_know_neither_torch_nor_python(path):
+    assert not [header for header in includes(path) if header.startswith((*TORCH, *PYTHON))]
+
+
+def test_one_file_knows_torch():
+    knows = {path.name for path in cpp_files(".") if any(h.startswith(TORCH) for h in includes(path))}
+    assert knows == {"torch_library.cpp"}
+    library = ROOT / "cpp" / "bindings" / "torch_library.cpp"
+    assert not [header for header in includes(library) if header.startswith(PYTHON)]
+
+
+# --- what no file may contain ------------------------------------------------------------------------------
+
+BUILD_FILES = [ROOT / "CMakeLists.txt", ROOT / "Makefile", ROOT / "pyproject.toml", *ROOT.glob("cmake/*")]
+
+
+@pytest.mark.parametrize("path", named([*BUILD_FILES, *cpp_files(".")]))
+def test_no_flag_of_the_building_machine(path):
+    assert not re.search(r"m(arch|tune)=native", path.read_text())
+
+
+@pytest.mark.parametrize("path", named([*python_files("harness"), *OP]))
+def test_nothing_runs_what_a_config_or_a_file_names(path):
+    """No eval, no shell, no object built from a name, no unpickling, no code from a hub."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if not isinstance(node, ast.Call):
+            continue
+        name = ast.unparse(node.func)
+        keywords = {k.arg: ast.unparse(k.value) for k in node.keywords}
+        where = f"line {node.lineno}: {name}"
+        assert name not in {"eval", "exec", "os.system", "os.popen"}, where
+        assert not name.split(".")[-1].startswith("instantiate"), where
+        assert name not in {"pickle.load", "pickle.loads"}, where
+        assert keywords.get("shell", "False") == "False", where
+        assert keywords.get("trust_remote_code", "False") == "False", where
+        assert name != "torch.load" or keywords.get("weights_only") == "True", where
+
+
+SOURCES = [*python_files("harness", "op", "tests"), *cpp_files(".")]
+
+
+@pytest.mark.parametrize("path", named(SOURCES))
+def test_a_file_fits_on_a_few_screens(path):
+    assert len(path.read_text().splitlines()) <= MAX_LINES
+
+
+@pytest.mark.parametrize("path", named([*python_files("harness"), *OP]))
+def test_a_module_says_what_it_is(path):
+    assert ast.get_docstring(ast.parse(path.read_text()))
+
+
+@pytest.mark.parametrize("path", named(sorted((ROOT / "conf").rglob("*.yaml"))))
+def test_a_config_opens_with_its_command(path):
+    lines = path.read_text().splitlines()
+    opening = [line for line in lines[:6] if line.startswith("#")]
+    assert lines[0].startswith("#") and any("python -m harness" in line for line in opening)
+
+
+# --- dependencies ------------------------------------------------------------------------------------------
+
+
+def canonical(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def pins() -> dict[str, str]:
+    lines = (ROOT / "constraints.txt").read_text().splitlines()
+    parsed = [re.fullmatch(r"([A-Za-z0-9._-]+)==(\S+)", line) for line in lines if line[:1] != "#"]
+    assert all(parsed), "a line of constraints.txt is no exact pin"
+    return {canonical(match[1]): match[2] for match in parsed if match}
+
+
+def test_every_direct_dependency_is_pinned():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    declared = project["build-system"]["requires"] + project["project"]["dependencies"]
+    for extra in project["project"]["optional-dependencies"].values():
+        declared = declared + extra
+    names = {canonical(re.split(r"[^A-Za-z0-9._-]", requirement)[0]) for requirement in declared}
+    assert not names - set(pins())
+
+
+def test_torch_comes_from_either_index_and_not_from_the_isolated_build():
+    assert "+" not in pins()["torch"]
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    assert not [name for name in project["build-system"]["requires"] if name.startswith("torch")]
+    assert f"torch=={pins()['torch']}" in project["project"]["dependencies"]
