@@ -40,7 +40,7 @@ class Precision:
 class Tracking:
     """Where results are logged. kind: `mlflow` or `none`. experiment: the question this run belongs to.
 
-    uri: `sqlite:///file` (made where missing) or an MLflow server; credentials in it are kept out of every record.
+    uri: `sqlite:///file` (made where missing) or an MLflow server; credentials in it are never recorded.
     """
 
     kind: str = "mlflow"

@@ -1,0 +1,63 @@
+"""python -m harness: composes a configuration, measures, logs. `--help` says more."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import traceback
+from pathlib import Path
+from types import FrameType
+
+import hydra
+from omegaconf import DictConfig
+from rich.console import Console
+
+from harness import job, schema, sweep
+from harness.secrets import hide_arguments, redact
+
+INTERRUPTED = 130
+
+
+def main() -> int:
+    """Exit status: 0 every job finished, 1 a job failed, 2 wrong command line or configuration."""
+    schema.register()
+    sys.argv[1:] = hide_arguments(sys.argv[1:])
+    signal.signal(signal.SIGTERM, _interrupt)
+    os.environ.pop(sweep.VARIABLE, None)
+    statuses: list[int] = []
+
+    @hydra.main(config_path=str(schema.ROOT / "conf"), config_name="config", version_base="1.3")
+    def app(cfg: DictConfig) -> int:
+        statuses.append(job.FAILED)  # until it returns
+        statuses[-1] = job.run(cfg)
+        return statuses[-1]
+
+    status = _run(app)
+    if sweep.VARIABLE in os.environ:
+        ended = sweep.finish(Path(os.environ[sweep.VARIABLE]), status == job.FINISHED, Console())
+        return status or ended
+    return status or max(statuses, default=job.FINISHED)
+
+
+def _run(app: object) -> int:
+    """Runs Hydra's part. It ends with 1 for what it cannot compose; for us that is a wrong command line."""
+    try:
+        app()  # type: ignore[operator]
+    except SystemExit as end:
+        return job.WRONG_INPUT if end.code else job.FINISHED
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return INTERRUPTED
+    except Exception:  # only with HYDRA_FULL_ERROR=1, otherwise Hydra tells it in a paragraph
+        print(redact(traceback.format_exc()), file=sys.stderr)
+        return job.WRONG_INPUT
+    return job.FINISHED
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+if __name__ == "__main__":
+    sys.exit(main())

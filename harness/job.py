@@ -1,0 +1,121 @@
+"""One job, from the composed configuration to its record. It returns a status and never raises an error:
+Hydra would drop the rest of a sweep's bookkeeping, see harness/sweep.py."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import traceback
+from pathlib import Path
+
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
+from rich.console import Console
+
+from harness import record
+from harness.check import check
+from harness.errors import UserError
+from harness.launch import launch
+from harness.report import Failure, Report
+from harness.schema import Tracking, to_spec, to_tracking
+from harness.secrets import redact, redact_files
+from harness.sinks import console as shown
+from harness.sinks import files
+from harness.spec import RunSpec
+from harness.values import write_json
+
+FINISHED, FAILED, WRONG_INPUT = 0, 1, 2
+CONFIG_FAILURE = "config"
+
+
+def run(cfg: DictConfig) -> int:
+    """Measures, writes and logs one job; 0 finished, 1 failed, 2 wrong configuration."""
+    settings = HydraConfig.get()
+    folder = Path(settings.runtime.output_dir)
+    sweep_folder = Path(settings.sweep.dir) if settings.mode == RunMode.MULTIRUN else None
+    redact_files(folder / ".hydra")
+    if sweep_folder is not None:
+        redact_files(sweep_folder)
+    console = Console()
+    try:
+        return _run(cfg, folder, sweep_folder, settings.runtime.choices.get("contender"), console)
+    except (UserError, OmegaConfBaseException) as problem:
+        shown.error(console, str(problem))
+        return WRONG_INPUT
+    except Exception as problem:
+        shown.error(console, f"{type(problem).__name__}: {problem}")
+        if os.environ.get("HYDRA_FULL_ERROR"):
+            console.print(redact(traceback.format_exc()), markup=False, highlight=False)
+        return FAILED
+
+
+def _run(
+    cfg: DictConfig, folder: Path, sweep_folder: Path | None, contender: str | None, console: Console
+) -> int:
+    tracking, spec = to_tracking(cfg), to_spec(cfg)
+    try:
+        spec = check(spec)
+        _check_contender(spec, contender)
+        write_json(folder / record.TRACKING_FILE, hidden(tracking))
+        name = f"{spec.contender}, {spec.model.name}, batch {spec.batch.size} x {spec.batch.seq_len}"
+        shown.announce(console, folder, name)
+        report = launch(spec, folder)
+    except UserError as problem:
+        Report(spec, "failed", failure=Failure(CONFIG_FAILURE, str(problem))).write(folder)
+        raise
+    files.write_run(report, folder)
+    if report.failure is not None:
+        shown.error(console, report.failure.message)
+    if sweep_folder is not None:
+        return _log_job(folder, tracking, sweep_folder, report, console)
+    if report.timing is not None or report.accuracy is not None:
+        shown.summary(console, [report])
+    return _log_single(folder, tracking, report, console)
+
+
+def _log_single(folder: Path, tracking: Tracking, report: Report, console: Console) -> int:
+    status = FINISHED if report.status == "finished" else FAILED
+    store = tracking.uri if tracking.kind == "mlflow" else None
+    if tracking.kind == "mlflow":
+        try:
+            record.log_run(folder, tracking)
+        except UserError as problem:
+            store, status = None, FAILED
+            not_logged(console, str(problem), folder)
+    shown.next_steps(console, folder, store)
+    return status
+
+
+def _log_job(folder: Path, tracking: Tracking, sweep_folder: Path, report: Report, console: Console) -> int:
+    """Below the sweep's parent; what fails here is tried once more when the sweep ends, and told then."""
+    sweep = record.Sweep.read(sweep_folder)
+    if tracking.kind == "mlflow" and sweep.problem is None:
+        try:
+            record.log_run(folder, tracking, sweep)
+        except UserError as problem:
+            console.print(f"not yet logged: {redact(str(problem))}", markup=False, highlight=False)
+    return FINISHED if report.status == "finished" else FAILED
+
+
+def _check_contender(spec: RunSpec, contender: str | None) -> None:
+    if contender is not None and contender != spec.contender:
+        raise UserError(
+            "contender", contender, f"is contradicted by backend and precision, which say {spec.contender}",
+            "Set either the contender or backend and precision",
+        )  # fmt: skip
+
+
+def hidden(tracking: Tracking) -> Tracking:
+    """The same without credentials, fit to be written."""
+    return dataclasses.replace(tracking, uri=redact(tracking.uri) if tracking.uri is not None else None)
+
+
+def not_logged(console: Console, message: str, folder: Path) -> None:
+    """Says that results are kept although they could not be logged, and how to log them later."""
+    shown.error(console, message)
+    console.print(
+        f"The results are kept; log them later with: python -m harness.log {folder}",
+        highlight=False, markup=False, soft_wrap=True,
+    )  # fmt: skip

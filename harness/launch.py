@@ -1,0 +1,189 @@
+"""Runs one job in fresh processes and always comes back with a Report.
+
+The parent blocks in poll() on process descriptors: a parent that wakes up to look would be measured too.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import os
+import select
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from harness import host
+from harness.instances import merge
+from harness.report import REPORT_FILE, SPEC_FILE, Failure, Report
+from harness.spec import RunSpec
+
+ROOT = Path(__file__).resolve().parents[1]
+WORKER = (sys.executable, "-m", "harness.worker")
+FATAL = {signal.SIGSEGV, signal.SIGILL, signal.SIGABRT, signal.SIGFPE, signal.SIGBUS}
+GRACE_SECONDS = 3.0
+
+
+def launch(spec: RunSpec, folder: Path, worker: Sequence[str] = WORKER) -> Report:
+    """Measures `spec` and leaves `report.json` in `folder`; a job that goes wrong is a failed report.
+
+    Args:
+        spec: a checked spec.
+        folder: where spec.json, report.json and the samples go.
+        worker: command that takes the path of a spec.json; tests put another one here.
+    Raises:
+        UserError: the host settings do not fit this machine.
+        KeyboardInterrupt: after the interrupted job has been stopped and its report written.
+    """
+    placements = host.plan(spec.host, frozenset(os.sched_getaffinity(0)))
+    folder.mkdir(parents=True, exist_ok=True)
+    if len(placements) == 1:
+        (report,) = _run([spec], [folder], placements, worker)
+        report.write(folder)
+        return report
+    barrier = folder / "barrier"
+    barrier.mkdir()
+    specs = [_instance(spec, index, barrier) for index in range(len(placements))]
+    folders = [folder / f"instance-{index}" for index in range(len(placements))]
+    reports = _run(specs, folders, placements, worker)
+    shutil.rmtree(barrier)
+    for part, place in zip(reports, folders, strict=True):
+        part.write(place)
+    report = merge(spec, reports, folders, folder)
+    report.write(folder)
+    return report
+
+
+def _instance(spec: RunSpec, index: int, barrier: Path) -> RunSpec:
+    # Accuracy does not depend on the neighbours: once is enough.
+    measure = dataclasses.replace(spec.measure, accuracy=spec.measure.accuracy and index == 0)
+    return dataclasses.replace(spec, instance=index, barrier=str(barrier), measure=measure)
+
+
+def _run(
+    specs: list[RunSpec], folders: list[Path], placements: list[host.Placement], worker: Sequence[str]
+) -> list[Report]:
+    processes: list[subprocess.Popen[bytes]] = []
+    ended: Failure | None = None
+    try:
+        for spec, folder, placement in zip(specs, folders, placements, strict=True):
+            processes.append(_start(spec, folder, placement, worker))
+        if not _wait(processes, specs[0].host.timeout_seconds):
+            seconds = specs[0].host.timeout_seconds
+            ended = Failure(
+                "timeout",
+                f"host.timeout_seconds={seconds:g}: the job ran out of wall-clock time and was stopped. "
+                "Give it more, or measure less.",
+            )
+    except KeyboardInterrupt:
+        ended = Failure("interrupted", "The job was interrupted by the user.")
+        raise
+    finally:
+        stopped = [_stop(process) for process in processes]
+        beside = Failure("stopped", "Stopped because another instance of the job had failed.")
+        reports = [
+            _outcome(spec, folder, process.returncode, (ended or beside) if was_stopped else None)
+            for spec, folder, process, was_stopped in zip(specs, folders, processes, stopped, strict=False)
+        ]
+        for report, folder in zip(reports, folders, strict=False):
+            report.write(folder)
+    return reports
+
+
+def _start(
+    spec: RunSpec, folder: Path, placement: host.Placement, worker: Sequence[str]
+) -> subprocess.Popen[bytes]:
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / REPORT_FILE).unlink(missing_ok=True)
+    spec.write(folder / SPEC_FILE)
+    command = [*worker, str(folder / SPEC_FILE)]
+    with _affinity(placement.cores):
+        return subprocess.Popen(
+            command,
+            env=host.environment(placement, dict(os.environ), ROOT),
+            stdin=subprocess.DEVNULL,
+            # A session of its own: stopping it stops what it started, and Ctrl-C reaches it only through us.
+            start_new_session=True,
+        )
+
+
+@contextlib.contextmanager
+def _affinity(cores: tuple[int, ...] | None) -> Iterator[None]:
+    """A child inherits the affinity of the thread that starts it: right from its first instruction."""
+    before = os.sched_getaffinity(0)
+    try:
+        if cores is not None:
+            os.sched_setaffinity(0, cores)
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
+
+
+def _wait(processes: list[subprocess.Popen[bytes]], seconds: float) -> bool:
+    """Blocks until all have ended, or one failed (the others would wait for it), or time is up (False)."""
+    deadline = time.monotonic() + seconds
+    with contextlib.ExitStack() as stack:
+        poller, running = select.poll(), {}
+        for process in processes:
+            descriptor = os.pidfd_open(process.pid)
+            stack.callback(os.close, descriptor)
+            poller.register(descriptor, select.POLLIN)
+            running[descriptor] = process
+        while running:
+            left = deadline - time.monotonic()
+            ready = poller.poll(max(0.0, left) * 1000)
+            if not ready:
+                return False
+            for descriptor, _ in ready:
+                poller.unregister(descriptor)
+                if running.pop(descriptor).wait() != 0:
+                    return True
+    return True
+
+
+def _stop(process: subprocess.Popen[bytes]) -> bool:
+    """Ends the process and everything in its session; False when it had already ended by itself."""
+    if process.poll() is not None:
+        return False
+    with contextlib.suppress(ProcessLookupError, subprocess.TimeoutExpired):
+        os.killpg(process.pid, signal.SIGTERM)
+        process.wait(GRACE_SECONDS)
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    return True
+
+
+def _outcome(spec: RunSpec, folder: Path, code: int, ended: Failure | None) -> Report:
+    """What the worker left on disk, as a finished or a failed report."""
+    try:
+        report = Report.read(folder)
+    except (FileNotFoundError, ValueError, TypeError):
+        report = Report(spec=spec)
+    if report.status == "finished" and code == 0:
+        return report
+    failure = report.failure if report.status == "failed" and report.failure else None
+    failure = failure or ended or _failure_of_exit(code, report.phase)
+    return dataclasses.replace(report, status="failed", failure=failure)
+
+
+def _failure_of_exit(code: int, phase: str | None) -> Failure:
+    during = f" during phase {phase}" if phase else " before its first phase"
+    if code >= 0:
+        return Failure(
+            "crashed", f"The worker process ended with exit status {code}{during}, without a report.", phase
+        )
+    number = signal.Signals(-code)
+    if number in FATAL:
+        return Failure(
+            "crashed",
+            f"The worker process crashed with {number.name}{during}. "
+            "BERT_OP_MAX_ISA=portable tells whether a kernel of this CPU's tier is to blame.",
+            phase,
+        )
+    hint = " The kernel kills by SIGKILL when memory runs out: try a smaller batch." if number == 9 else ""
+    return Failure("killed", f"The worker process was killed by {number.name}{during}.{hint}", phase)

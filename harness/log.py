@@ -1,0 +1,57 @@
+"""python -m harness.log FOLDER: logs measured results to MLflow again, or for the first time.
+
+For results of tracking=none, of a store that was down, or of a node that reaches no server. Repeating it is
+harmless: what is already logged stays as it is.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import sys
+from pathlib import Path
+
+from rich.console import Console
+
+from harness import record
+from harness.errors import UserError
+from harness.schema import ROOT
+from harness.secrets import redact
+from harness.sinks import console as shown
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Exit status: 0 logged, 1 the store cannot be used, 2 a wrong command line."""
+    parser = argparse.ArgumentParser(prog="python -m harness.log", description=__doc__)
+    parser.add_argument("folders", nargs="+", type=Path, metavar="FOLDER", help="a run's or a sweep's folder")
+    parser.add_argument("--uri", help="store; default: the one chosen when it was measured")
+    parser.add_argument(
+        "--experiment", help="MLflow experiment; default: the one chosen when it was measured"
+    )
+    options = parser.parse_args(arguments)
+    console = Console()
+    for folder in options.folders:
+        try:
+            tracking = record.recorded_tracking(folder)
+        except UserError as problem:
+            shown.error(console, str(problem))
+            return 2
+        tracking = dataclasses.replace(
+            tracking,
+            uri=options.uri or tracking.uri or f"sqlite:///{ROOT}/outputs/mlflow.db",
+            experiment=options.experiment or tracking.experiment,
+        )
+        try:
+            if (folder / record.SWEEP_FILE).is_file():
+                record.log_sweep(folder, tracking)
+            else:
+                record.log_run(folder, tracking)
+        except UserError as problem:
+            shown.error(console, str(problem))
+            return 1
+        console.print(f"{folder} is in {redact(str(tracking.uri))}", highlight=False, markup=False)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

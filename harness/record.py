@@ -1,0 +1,94 @@
+"""Logs the folder of a run or of a sweep to MLflow: right after measuring, or again at any later time."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from harness.errors import UserError
+from harness.report import REPORT_FILE, Report
+from harness.schema import Tracking
+from harness.sinks import files, mlflow_sink
+from harness.sinks.mlflow_store import open_store, told
+from harness.values import from_plain, read_json, write_json
+
+SWEEP_FILE = "sweep.json"
+TRACKING_FILE = "tracking.json"
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """What is known of a sweep before its first job. tracking.uri is redacted.
+
+    problem: why the store could not be opened then; the jobs do not try again, but the sweep's end does.
+    """
+
+    sweep_id: str
+    name: str
+    tracking: Tracking
+    problem: str | None = None
+
+    @staticmethod
+    def read(folder: Path) -> Sweep:
+        """Reads sweep.json of a sweep's folder."""
+        return from_plain(Sweep, read_json(folder / SWEEP_FILE))
+
+    def write(self, folder: Path) -> None:
+        """Writes sweep.json."""
+        write_json(folder / SWEEP_FILE, self)
+
+
+def job_folders(folder: Path) -> list[Path]:
+    """Folders of a sweep's jobs in the order of their numbers, whether or not they have a report."""
+    found = [path.parent for path in folder.glob("*/.hydra")]
+    return sorted(found, key=lambda path: (not path.name.isdigit(), path.name.zfill(8)))
+
+
+def log_run(folder: Path, tracking: Tracking, sweep: Sweep | None = None) -> None:
+    """Logs the run in `folder`, below the parent of its sweep if it has one.
+
+    Raises:
+        UserError: the store cannot be used.
+    """
+    store = open_store(tracking.uri, tracking.experiment)
+    with told(store.uri):
+        parent = mlflow_sink.open_sweep(store, sweep.sweep_id, sweep.name) if sweep is not None else None
+        mlflow_sink.log_run(store, Report.read(folder), folder, parent)
+
+
+def log_sweep(folder: Path, tracking: Tracking, complete: bool = True) -> None:
+    """Logs what is not yet logged of a sweep, with its table and chart, and ends its parent run.
+
+    complete: False when the sweep was interrupted; its parent is then FAILED.
+
+    Raises:
+        UserError: the store cannot be used.
+    """
+    sweep = Sweep.read(folder)
+    jobs = [(Report.read(job), job) for job in job_folders(folder) if (job / REPORT_FILE).is_file()]
+    reports = [report for report, _ in jobs]
+    complete = complete and bool(jobs) and all(report.status == "finished" for report in reports)
+    paths = files.write_sweep(reports, folder) if reports else []
+    store = open_store(tracking.uri, tracking.experiment)
+    with told(store.uri):
+        parent = mlflow_sink.open_sweep(store, sweep.sweep_id, sweep.name)
+        if not jobs:  # a mistyped command line: nothing ran, nothing is to be seen
+            store.client.delete_run(parent)
+            return
+        run_ids = [mlflow_sink.log_run(store, report, job, parent) for report, job in jobs]
+        status = "FINISHED" if complete else "FAILED"
+        mlflow_sink.close_sweep(store, parent, reports, run_ids, paths, status)
+
+
+def recorded_tracking(folder: Path) -> Tracking:
+    """Where the folder was to be logged when it was measured; UserError when it holds no results."""
+    if (folder / SWEEP_FILE).is_file():
+        return Sweep.read(folder).tracking
+    if (folder / TRACKING_FILE).is_file():
+        return from_plain(Tracking, read_json(folder / TRACKING_FILE))
+    raise UserError(
+        "folder",
+        str(folder),
+        "holds no run and no sweep",
+        "Name a folder below outputs/runs or outputs/sweeps",
+    )

@@ -1,0 +1,1 @@
+"""Where a report goes: console, files, MLflow. Each sink takes reports and changes none."""

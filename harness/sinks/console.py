@@ -1,0 +1,50 @@
+"""What a person sees: the table, what to know about it, and where to look next."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from harness import table
+from harness.report import Report
+from harness.secrets import redact
+
+
+def announce(console: Console, report_folder: Path, what: str) -> None:
+    """Says what is being measured, before the worker's progress bars."""
+    console.print(f"[bold]{what}[/bold]  [dim]-> {report_folder}[/dim]", highlight=False, soft_wrap=True)
+
+
+def summary(console: Console, reports: list[Report]) -> None:
+    """Prints the table of one or more jobs and the notes that belong to it."""
+    shown = table.columns(reports)
+    if all(report.status == "finished" for report in reports):
+        shown = [column for column in shown if column.title != "status"]
+    # No vertical lines and little padding: the table fits into 80 columns, which is what a pipe has.
+    drawn = Table(
+        title=table.title(reports), title_justify="left", title_style="bold",
+        box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False,
+    )  # fmt: skip
+    for column in shown:
+        drawn.add_column(column.title, justify="left" if column is table.CONTENDER else "right", no_wrap=True)
+    for row in table.rows(reports):
+        drawn.add_row(*(column.text(row) for column in shown))
+    console.print(drawn)
+    for note in table.notes(reports):
+        console.print(redact(note), highlight=False, markup=False, soft_wrap=True)
+
+
+def error(console: Console, message: str) -> None:
+    """One paragraph about what went wrong."""
+    console.print(f"error: {redact(message)}", highlight=False, markup=False, soft_wrap=True, style="red")
+
+
+def next_steps(console: Console, folder: Path, store: str | None) -> None:
+    """Where the results are. store: address for `mlflow ui`, or None when nothing was logged."""
+    console.print(f"report: {folder}", highlight=False, markup=False, soft_wrap=True)
+    if store is not None:
+        hint = f"mlflow ui --backend-store-uri {store}" if store.startswith("sqlite") else store
+        console.print(f"MLflow: {redact(hint)}", highlight=False, markup=False, soft_wrap=True)

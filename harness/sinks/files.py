@@ -1,0 +1,183 @@
+"""report.md and the pictures beside report.json."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from harness import table
+from harness.report import SAMPLES_FILE, Interval, Report
+from harness.secrets import redact
+from harness.values import write_text
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+MARKDOWN_FILE = "report.md"
+LATENCY_FILE = "latency.png"
+SWEEP_TABLE = "sweep"
+SWEEP_CHART = "sweep.png"
+
+
+def write_run(report: Report, folder: Path) -> None:
+    """Writes report.md, and latency.png when latencies were measured, into the folder of report.json."""
+    write_text(folder / MARKDOWN_FILE, redact(run_markdown(report)))
+    if report.timing is not None and (folder / SAMPLES_FILE).is_file():
+        samples = np.load(folder / SAMPLES_FILE)["latency_ms"]
+        _save(latency_figure(report, samples), folder / LATENCY_FILE)
+
+
+def write_sweep(reports: list[Report], folder: Path) -> list[Path]:
+    """Writes the table of a sweep as Markdown, CSV and HTML, and its chart; returns the files."""
+    shown, body = table.columns(reports), table.rows(reports)
+    cells = [[column.title for column in shown], *([column.text(row) for column in shown] for row in body)]
+    notes = "".join(f"\n{note}\n" for note in table.notes(reports))
+    heading = table.title(reports)
+    files = {
+        f"{SWEEP_TABLE}.md": f"# {heading}\n\n{table.markdown(reports)}{notes}",
+        f"{SWEEP_TABLE}.csv": _csv(shown, body),
+        f"{SWEEP_TABLE}.html": _html(heading, cells, table.notes(reports)),
+    }
+    for name, text in files.items():
+        write_text(folder / name, redact(text))
+    paths = [folder / name for name in files]
+    if any(row.report.timing for row in body):
+        _save(sweep_figure(reports), folder / SWEEP_CHART)
+        paths.append(folder / SWEEP_CHART)
+    return paths
+
+
+def run_markdown(report: Report) -> str:
+    """One job as a page: verdict first, then every number that was measured."""
+    parts = [f"# {report.spec.contender}, {table.title([report])}\n", table.markdown([report])]
+    parts += [f"{note}\n" for note in table.notes([report])]
+    if report.timing is not None:
+        parts.append("## Throughput\n\n" + _listing(_timing_lines(report)))
+    if report.accuracy is not None:
+        parts.append("## Accuracy\n\n" + _listing(_accuracy_lines(report)))
+    parts.append(
+        "## Phases and memory\n\n" + _listing(_known({**vars(report.phases), **vars(report.memory)}))
+    )
+    identity = {name: value for name, value in vars(report.identity).items() if value not in ({}, ())}
+    parts.append("## What ran\n\n" + _listing(_known(identity)))
+    return "\n".join(parts)
+
+
+def latency_figure(report: Report, samples: np.ndarray) -> Figure:
+    """Latency of every call in order, and its distribution. samples: ms."""
+    figure = _figure(9, 3.2)
+    series, histogram = figure.subplots(1, 2, width_ratios=[2, 1], sharey=True)
+    series.plot(samples, ".", markersize=3, color="tab:blue")
+    series.set_xlabel("call")
+    series.set_ylabel("latency in ms")
+    histogram.hist(samples, bins=min(60, max(5, len(samples) // 5)), orientation="horizontal")
+    histogram.set_xlabel("calls")
+    for axes in (series, histogram):
+        axes.axhline(float(np.median(samples)), color="tab:red", linewidth=1)
+    size = report.spec.batch
+    figure.suptitle(f"{report.spec.contender}, {report.spec.model.name}, batch {size.size} x {size.seq_len}")
+    return figure
+
+
+def sweep_figure(reports: list[Report]) -> Figure:
+    """Throughput of each job as a bar, with its speed-up and its accuracy written on it."""
+    settings = [column for column in table.columns(reports) if column in table.SETTINGS]
+    body = [row for row in table.rows(reports) if row.report.timing is not None]
+    figure = _figure(9, 1.2 + 0.45 * len(body))
+    axes: Axes = figure.subplots()
+    names = [
+        " ".join([row.report.spec.contender, *(f"{c.title} {c.text(row)}" for c in settings)]) for row in body
+    ]
+    values = [row.report.timing.throughput_sps for row in body if row.report.timing]
+    colors = ["tab:gray" if row.report.spec.backend.name == "hf" else "tab:blue" for row in body]
+    bars = axes.barh(range(len(body)), values, color=colors)
+    axes.set_yticks(range(len(body)), names)
+    axes.bar_label(bars, [_bar_text(row) for row in body], padding=4, fontsize=8)
+    axes.set_xlim(0, 1.3 * max(values))
+    axes.invert_yaxis()
+    axes.set_xlabel("sequences per second")
+    axes.set_title(table.title(reports), fontsize=9)
+    return figure
+
+
+def _bar_text(row: table.Row) -> str:
+    parts = [] if row.speedup is None else [f"{row.speedup:.2f}x"]
+    if row.report.accuracy is not None and row.report.accuracy.accuracy is not None:
+        parts.append(f"accuracy {100 * row.report.accuracy.accuracy:.1f} %")
+    return ", ".join(parts)
+
+
+def _figure(width: float, height: float) -> Figure:
+    # Figure itself, not pyplot: no global state, no display, and Agg is what savefig takes for png.
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=(width, height), layout="constrained")
+
+
+def _save(figure: Figure, path: Path) -> None:
+    figure.savefig(path, dpi=120)
+
+
+def _timing_lines(report: Report) -> dict[str, Any]:
+    timing = report.timing
+    assert timing is not None
+    lines: dict[str, Any] = {
+        "calls": f"{timing.count} of ({timing.batch_size}, {timing.seq_len}) in {timing.elapsed_s:.1f} s",
+        "sequences/s": timing.throughput_sps,
+        "tokens/s": timing.tokens_per_s,
+        "valid tokens per call": timing.valid_tokens_per_call,
+        "skipped padding tokens per call": timing.skipped_tokens_per_call,
+        "TFLOP/s": timing.tflops,
+        "fraction of peak": timing.peak_fraction,
+        "outliers": timing.outliers,
+    }
+    lines |= {f"latency {name} in ms": value for name, value in timing.latency_ms.items()}
+    lines |= timing.interference
+    return _known(lines)
+
+
+def _accuracy_lines(report: Report) -> dict[str, Any]:
+    return _known(
+        {name: value for name, value in vars(report.accuracy).items() if value != 0 or name != "samples"}
+    )
+
+
+def _known(values: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def _listing(values: dict[str, Any]) -> str:
+    return "".join(f"- {name}: {_shown(value)}\n" for name, value in values.items())
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, Interval):
+        return f"{value.low:.4g} .. {value.high:.4g}"
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
+
+
+def _csv(shown: list[table.Column], body: list[table.Row]) -> str:
+    import csv
+    import io
+
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(column.title for column in shown)
+    writer.writerows(["" if (v := column.value(row)) is None else v for column in shown] for row in body)
+    return text.getvalue()
+
+
+def _html(heading: str, cells: list[list[str]], notes: list[str]) -> str:
+    from html import escape
+
+    head, *body = ["".join(f"<td>{escape(cell)}</td>" for cell in line) for line in cells]
+    lines = "".join(f"<tr>{line}</tr>\n" for line in body)
+    return (
+        "<!doctype html><meta charset='utf-8'><style>body{font-family:sans-serif}td{padding:.2em .8em}"
+        "thead{font-weight:bold}tbody td:nth-child(n+2){text-align:right}</style>\n"
+        f"<h2>{escape(heading)}</h2>\n<table><thead><tr>{head}</tr></thead><tbody>\n{lines}</tbody></table>\n"
+        + "".join(f"<p>{escape(note)}</p>\n" for note in notes)
+    )

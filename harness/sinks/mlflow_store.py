@@ -1,0 +1,105 @@
+"""Opens the tracking store: SQLite by absolute path with its artifacts beside it, or a server.
+
+mlflow costs more than a second to import, so it is imported where it is used.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from harness.errors import UserError
+from harness.secrets import redact, reveal
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+SQLITE = "sqlite:///"
+REMEDY = "Name a writable sqlite:///file or a reachable server; tracking=none logs nothing"
+
+
+@dataclass(frozen=True)
+class Store:
+    """An open store. uri: redacted."""
+
+    client: MlflowClient
+    experiment_id: str
+    uri: str
+
+
+def open_store(uri: str | None, experiment: str) -> Store:
+    """Connects; makes the SQLite file and the experiment where they are missing.
+
+    Raises:
+        UserError: the store cannot be opened or written; the message holds no credentials.
+    """
+    if not uri:
+        raise UserError(
+            "tracking.uri", uri, "names no store", "Set it, or MLFLOW_TRACKING_URI, or use tracking=sqlite"
+        )
+    real, shown = absolute(reveal(uri)), redact(absolute(uri))
+    if "://" not in real:
+        raise UserError("tracking.uri", shown, "is no URI of an MLflow store", REMEDY)
+    _quiet()
+    with told(shown), _initialized(real):
+        return _connect(real, shown, experiment)
+
+
+@contextlib.contextmanager
+def told(uri: str) -> Iterator[None]:
+    """Turns whatever MLflow raises into a UserError that names the store and holds no credentials."""
+    try:
+        yield
+    except Exception as problem:
+        reason = redact(str(problem)).strip().split("\n")[0] or type(problem).__name__
+        raise UserError("tracking.uri", uri, f"the store cannot be used ({reason})", REMEDY) from None
+
+
+def absolute(uri: str) -> str:
+    """The URI of an SQLite file by absolute path: MLflow would follow the current directory."""
+    return SQLITE + os.path.abspath(uri.removeprefix(SQLITE)) if uri.startswith(SQLITE) else uri
+
+
+def _connect(real: str, shown: str, experiment: str) -> Store:
+    from mlflow import MlflowClient
+
+    client = MlflowClient(tracking_uri=real)
+    found = client.get_experiment_by_name(experiment)
+    if found is not None and found.lifecycle_stage == "deleted":
+        client.restore_experiment(found.experiment_id)
+    if found is not None:
+        return Store(client, found.experiment_id, shown)
+    location = None
+    if real.startswith(SQLITE):
+        # Otherwise artifacts go to ./mlruns of whatever directory the user is in.
+        location = (Path(real.removeprefix(SQLITE)).parent / "mlartifacts" / experiment).as_uri()
+    created = client.create_experiment(experiment, artifact_location=location)
+    client.set_experiment_tag(created, "mlflow.experiment.primaryMetric.name", "throughput_sps")
+    client.set_experiment_tag(created, "mlflow.experiment.primaryMetric.greaterIsBetter", "True")
+    return Store(client, created, shown)
+
+
+@contextlib.contextmanager
+def _initialized(uri: str) -> Iterator[None]:
+    """Holds a file lock beside an SQLite store: processes that meet a fresh file would all migrate it."""
+    if not uri.startswith(SQLITE):
+        yield
+        return
+    file = Path(uri.removeprefix(SQLITE))
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with open(file.with_name(file.name + ".lock"), "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def _quiet() -> None:
+    """No telemetry, and a server that is down is reported in seconds instead of after minutes of retries."""
+    os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
+    os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "ERROR")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "15")

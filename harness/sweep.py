@@ -1,0 +1,89 @@
+"""A sweep around its jobs: the parent run before the first, table and chart after the last.
+
+Hydra calls `on_multirun_end` only when no job raised, and turns an exception in a callback into a warning.
+So the callback only opens the sweep, and `finish` is called by the command line whatever happened in between.
+The two meet in the sweep's folder, which also works when a launcher ran the jobs in other processes.
+"""
+
+from __future__ import annotations
+
+import os
+import uuid
+from pathlib import Path
+from typing import Any
+
+from hydra.experimental.callback import Callback
+from omegaconf import DictConfig
+from rich.console import Console
+
+from harness import record
+from harness.errors import UserError
+from harness.job import CONFIG_FAILURE, FAILED, FINISHED, WRONG_INPUT, hidden, not_logged
+from harness.report import REPORT_FILE, Report
+from harness.schema import to_tracking
+from harness.secrets import redact_files
+from harness.sinks import console as shown
+from harness.sinks import files, mlflow_sink
+from harness.sinks.mlflow_store import open_store, told
+
+VARIABLE = "BERT_OP_SWEEP"
+
+
+class SweepCallback(Callback):
+    """Opens a sweep; named in conf/config.yaml."""
+
+    def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
+        """Writes sweep.json and opens the parent run, so that concurrent jobs meet a store that is ready."""
+        folder = Path(config.hydra.sweep.dir)
+        os.environ[VARIABLE] = str(folder)
+        choice = config.hydra.runtime.choices.get("experiment")
+        tracking = to_tracking(config)
+        sweep = record.Sweep(uuid.uuid4().hex, choice or "sweep", hidden(tracking))
+        sweep.write(folder)
+        if tracking.kind != "mlflow":
+            return
+        try:
+            store = open_store(tracking.uri, tracking.experiment)
+            with told(store.uri):
+                mlflow_sink.open_sweep(store, sweep.sweep_id, sweep.name)
+        except UserError as problem:
+            shown.error(Console(), f"{problem} Measuring goes on.")
+            record.Sweep(sweep.sweep_id, sweep.name, sweep.tracking, str(problem)).write(folder)
+
+
+def finish(folder: Path, complete: bool, console: Console) -> int:
+    """Ends the sweep in `folder` with its table, chart and parent run; returns the exit status.
+
+    complete: whether Hydra came to its end; an interrupted sweep keeps what is measured.
+    """
+    sweep = record.Sweep.read(folder)
+    redact_files(folder)
+    jobs = record.job_folders(folder)
+    reports = [Report.read(job) for job in jobs if (job / REPORT_FILE).is_file()]
+    for job in jobs:
+        if (job / REPORT_FILE).is_file() and not (job / files.MARKDOWN_FILE).is_file():
+            files.write_run(Report.read(job), job)
+    if reports:
+        files.write_sweep(reports, folder)
+        shown.summary(console, reports)
+    status = _status(reports, len(jobs))
+    store = None
+    if not jobs and sweep.problem is not None:
+        return status
+    if sweep.tracking.kind == "mlflow":
+        try:
+            record.log_sweep(folder, sweep.tracking, complete)
+            store = sweep.tracking.uri
+        except UserError as problem:
+            status = FAILED
+            not_logged(console, str(problem), folder)
+    if jobs:
+        shown.next_steps(console, folder, store)
+    return status
+
+
+def _status(reports: list[Report], jobs: int) -> int:
+    failures = [report.failure for report in reports if report.failure is not None]
+    if failures and all(failure.kind == CONFIG_FAILURE for failure in failures) and len(reports) == jobs:
+        return WRONG_INPUT
+    return FAILED if failures or len(reports) < jobs or not jobs else FINISHED

@@ -1,0 +1,134 @@
+"""The summary that a user reads: one row for each job, made once for console, Markdown, CSV and chart."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from harness.report import Report
+
+
+@dataclass(frozen=True)
+class Row:
+    """One job. Numbers that were not measured are None."""
+
+    report: Report
+    speedup: float | None
+
+
+@dataclass(frozen=True)
+class Column:
+    """title: with its unit. value: number or text of a row; None is shown as a dash."""
+
+    title: str
+    value: Callable[[Row], float | str | None]
+    form: str = "{}"
+
+    def text(self, row: Row) -> str:
+        """The cell as a person reads it."""
+        value = self.value(row)
+        return "-" if value is None else self.form.format(value)
+
+
+def baseline_of(report: Report, reports: list[Report]) -> Report | None:
+    """The job of a sweep that `report` is compared with: Hugging Face under otherwise the same settings, its
+    fp32 where that was measured; None when the sweep has none."""
+    alike = [
+        other
+        for other in reports
+        if other.spec.backend.name == "hf"
+        and other.timing is not None
+        and _setting(other) == _setting(report)
+    ]
+    return min(alike, key=lambda other: other.spec.precision != "fp32", default=None)
+
+
+def rows(reports: list[Report]) -> list[Row]:
+    """The rows of a sweep, with each job's speed-up: ratio of its throughput to that of its baseline."""
+    return [Row(report, _speedup(report, baseline_of(report, reports))) for report in reports]
+
+
+def columns(reports: list[Report]) -> list[Column]:
+    """The columns that these jobs need: a setting that is the same for all of them is left to the title."""
+    settings = [column for column in SETTINGS if len({column.value(Row(r, None)) for r in reports}) > 1]
+    return [CONTENDER, *settings, *RESULTS]
+
+
+def title(reports: list[Report]) -> str:
+    """What the jobs have in common, in one line."""
+    same = [column for column in SETTINGS if len({column.value(Row(r, None)) for r in reports}) == 1]
+    return ", ".join(f"{column.title} {column.text(Row(reports[0], None))}" for column in same)
+
+
+def notes(reports: list[Report]) -> list[str]:
+    """Sentences without which the numbers could mislead; each once."""
+    found: dict[str, None] = {}
+    for report in reports:
+        name = report.spec.contender
+        if report.failure is not None:
+            found[f"{name} failed: {report.failure.message}"] = None
+        if report.identity.weights_source == "random":
+            found[
+                f"Weights are random ({report.identity.weights_reason}): good for speed, not for accuracy."
+            ] = None
+        if report.accuracy is not None and report.accuracy.absent_because:
+            found[f"Accuracy was not measured: {report.accuracy.absent_because}"] = None
+        if report.timing is not None and report.timing.noisy:
+            found[f"{name} was disturbed while it was measured: {'; '.join(report.timing.noisy_because)}"] = (
+                None
+            )
+        if report.timing is not None and report.timing.skipped_tokens_per_call:
+            share = report.timing.skipped_tokens_per_call / (report.timing.batch_size * report.timing.seq_len)
+            found[f"{name} skipped padding: {share:.0%} of the token positions were not computed."] = None
+    return list(found)
+
+
+def markdown(reports: list[Report]) -> str:
+    """The table as Markdown."""
+    shown, body = columns(reports), rows(reports)
+    lines = [[column.title for column in shown], ["---"] * len(shown)]
+    lines += [[column.text(row) for column in shown] for row in body]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def _setting(report: Report) -> tuple[object, ...]:
+    spec = report.spec
+    return spec.model, spec.batch, spec.host, spec.data.name, spec.data.samples, spec.seed
+
+
+def _speedup(report: Report, baseline: Report | None) -> float | None:
+    if report.timing is None or baseline is None or baseline.timing is None:
+        return None
+    return report.timing.throughput_sps / baseline.timing.throughput_sps
+
+
+def _latency(name: str) -> Callable[[Row], float | None]:
+    return lambda row: row.report.timing.latency_ms.get(name) if row.report.timing else None
+
+
+def _percent(name: str) -> Callable[[Row], float | None]:
+    def value(row: Row) -> float | None:
+        fraction = getattr(row.report.accuracy, name) if row.report.accuracy else None
+        return None if fraction is None else 100 * fraction
+
+    return value
+
+
+CONTENDER = Column("contender", lambda row: row.report.spec.contender)
+SETTINGS = (
+    Column("model", lambda row: row.report.spec.model.name),
+    Column("batch", lambda row: row.report.spec.batch.size),
+    Column("seq_len", lambda row: row.report.spec.batch.seq_len),
+    Column("graph", lambda row: row.report.spec.backend.graph),
+    Column("data", lambda row: row.report.spec.data.name),
+    Column("threads", lambda row: row.report.identity.threads),
+)
+RESULTS = (
+    Column("status", lambda row: None if row.report.status == "finished" else row.report.status),
+    Column("seq/s", lambda row: row.report.timing.throughput_sps if row.report.timing else None, "{:.1f}"),
+    Column("p50 ms", _latency("p50"), "{:.2f}"),
+    Column("speed-up", lambda row: row.speedup, "{:.2f}x"),
+    Column("accuracy", _percent("accuracy"), "{:.1f} %"),
+    Column("F1", _percent("f1"), "{:.1f} %"),
+    Column("agreement", _percent("agreement"), "{:.2f} %"),
+)

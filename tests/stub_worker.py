@@ -1,0 +1,67 @@
+"""Stands in for harness.worker where a test is about what the parent makes of a worker's end.
+
+It obeys the variable STUB: `finish`, `fail`, `crash`, `kill`, `hang`, `exit` or `silent`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+
+from harness.instances import latency_summary
+from harness.report import Accuracy, Failure, Identity, Phases, Report, Timing
+from harness.spec import RunSpec
+
+
+def main() -> int:
+    path = Path(sys.argv[1])
+    spec = RunSpec.read(path)
+    what = os.environ.get("STUB", "finish")
+    if what == "silent":
+        return 3
+    identity = Identity(
+        cpu="stub",
+        threads=int(os.environ.get("OMP_NUM_THREADS", "0")),
+        affinity=tuple(os.sched_getaffinity(0)),
+        env={name: os.environ[name] for name in os.environ if name.startswith(("BERT_OP", "MLFLOW"))},
+    )
+    report = Report(
+        spec,
+        phase="measure",
+        identity=identity,
+        phases=Phases(load_s=0.25),
+        accuracy=Accuracy(samples=10, accuracy=0.8, data_digest="d"),
+        started_at="2030-01-02T03:04:05+00:00",
+    )
+    report.write(path.parent)
+    if what == "crash":
+        os.kill(os.getpid(), signal.SIGSEGV)
+    if what == "kill":
+        os.kill(os.getpid(), signal.SIGKILL)
+    if what == "exit":
+        return 7
+    if what == "hang":
+        time.sleep(60)
+    if what == "fail":
+        failure = Failure("user", "no such tier")
+        dataclasses.replace(report, status="failed", failure=failure).write(path.parent)
+        return 1
+    samples = np.linspace(1.0, 2.0, 100) / (1 + len(spec.precision))
+    np.savez_compressed(path.parent / "samples.npz", latency_ms=samples)
+    latency = latency_summary(samples)
+    timing = Timing(
+        count=100, elapsed_s=1.0, batch_size=spec.batch.size, seq_len=spec.batch.seq_len, latency_ms=latency,
+        throughput_sps=1000 * spec.batch.size / latency["p50"], valid_tokens_per_call=8.0,
+    )  # fmt: skip
+    dataclasses.replace(report, status="finished", phase=None, timing=timing).write(path.parent)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
