@@ -1,0 +1,1 @@
+"""The measured process: obeys a spec, writes a report. Knows neither Hydra nor MLflow."""

@@ -1,0 +1,57 @@
+"""`python -m harness.worker SPEC.json`: measures what SPEC.json says and writes the result beside it.
+
+Exit status 0 when the report is complete, 1 when it is a failed one, 2 for a wrong call.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+
+from harness.errors import UserError
+from harness.spec import RunSpec
+from harness.worker.run import begin, run
+
+MESSAGE_LIMIT = 1000
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Runs the spec that the only argument names; returns the exit status."""
+    if len(arguments) != 1:
+        print("usage: python -m harness.worker SPEC.json", file=sys.stderr)
+        return 2
+    path = Path(arguments[0])
+    try:
+        spec = RunSpec.read(path)
+    except (OSError, ValueError, TypeError) as error:
+        print(f"SPEC.json={str(path)!r}: is no spec ({one_paragraph(error)}).", file=sys.stderr)
+        return 2
+    journal = begin(spec, path.parent)
+    try:
+        run(spec, journal)
+    except UserError as error:
+        journal.fail("user", str(error))
+    except Exception as error:
+        journal.fail("error", f"{type(error).__name__}: {one_paragraph(error)}")
+    else:
+        journal.finish()
+        return 0
+    # The parent prints the message of the report.
+    if os.environ.get("HYDRA_FULL_ERROR") == "1":
+        traceback.print_exc()
+    return 1
+
+
+def one_paragraph(error: BaseException) -> str:
+    """The message of any exception on one line; what goes on for pages is cut, and says so."""
+    text = " ".join(str(error).split()) or "no message"
+    return (
+        text if len(text) <= MESSAGE_LIMIT else f"{text[:MESSAGE_LIMIT]} ... (HYDRA_FULL_ERROR=1 shows all)"
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,166 @@
+"""Quality: the measured model against labels and against Hugging Face in fp32, on the same inputs."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+import transformers
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from harness import statistics
+from harness.errors import UserError
+from harness.report import Accuracy
+from harness.spec import RunSpec
+from harness.worker import scoring
+from harness.worker.data import Pairs
+from harness.worker.tokens import Batch, random_batch, text_batches, texts_of
+from harness.worker.weights import Loaded
+
+BATCH_SIZE = 32
+# Tasks with a decision for each pair; task `encoder` has none.
+SCORED_TASKS = ("paraphrase-classification", "sentence-embedding")
+# Sequences of random ids on which the error against the reference is taken where no labelled text can be.
+RANDOM_SEQUENCES = 16
+
+Array = NDArray[Any]
+Call = Callable[..., torch.Tensor]
+
+
+def absent_because(loaded: Loaded, pairs: Pairs | None, data_name: str) -> str | None:
+    """Why there can be no accuracy, or None where there can."""
+    if loaded.source == "random":
+        return "the weights are random"
+    if loaded.task not in SCORED_TASKS:
+        return f"the model has no task head whose decisions could be scored (task {loaded.task})"
+    if pairs is None:
+        return f"data {data_name} has no labels"
+    return None
+
+
+def measure(
+    call: Call, reference: Call, loaded: Loaded, pairs: Pairs | None, spec: RunSpec
+) -> tuple[Accuracy, list[dict[str, Any]]]:
+    """Accuracy of `call` and the rows of predictions.json ([] where no accuracy can be measured).
+
+    Without labelled text, or with random weights, the error against the reference is still measured, on
+    random ids. UserError where the checkpoint brings no tokenizer for the text.
+    """
+    reason = absent_because(loaded, pairs, spec.data.name)
+    if reason is not None or pairs is None:
+        error = _error_on_random_ids(call, reference, loaded, spec)
+        return dataclasses.replace(error, absent_because=reason), []
+    limit = position_limit(loaded.model)
+    texts = texts_of(pairs, loaded.task)
+    batches = text_batches(need_tokenizer(loaded, "data", spec.data.name), texts, BATCH_SIZE, limit=limit)
+    labels = np.asarray(pairs.labels)
+    if loaded.task == "sentence-embedding":
+        accuracy, rows = _measure_embeddings(call, reference, batches, labels)
+    else:
+        accuracy, rows = _measure_logits(call, reference, batches, labels)
+    return dataclasses.replace(accuracy, data_digest=pairs.digest()), rows
+
+
+def position_limit(model: transformers.PreTrainedModel) -> int:
+    """Longest sequence that `model` has positions for."""
+    return int(model.config.max_position_embeddings)
+
+
+def need_tokenizer(loaded: Loaded, setting: str, value: str) -> transformers.PreTrainedTokenizerBase:
+    """The tokenizer, or UserError naming the setting that asked for text."""
+    if loaded.tokenizer is None:
+        raise UserError(
+            setting, value, f"is text, and the model's source ({loaded.source}) has no tokenizer",
+            "Set model.tokenizer=<hub id or folder>, or use data=synthetic and batch.tokens=random",
+        )  # fmt: skip
+    return loaded.tokenizer
+
+
+def mean_pool(hidden_states: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
+    """Mean over the valid positions, normalised: (batch, seq_len, hidden) of any float, (batch, seq_len) ->
+    fp32 (batch, hidden). What sentence-transformers does with all-MiniLM, in fp32 whatever the model's dtype.
+    """
+    weights = attention_mask[:, :, None].float()
+    total = (hidden_states.float() * weights).sum(dim=1)
+    return torch.nn.functional.normalize(total / weights.sum(dim=1).clamp(min=1e-9), dim=1)
+
+
+def _measure_logits(
+    call: Call, reference: Call, batches: Sequence[Batch], labels: Array
+) -> tuple[Accuracy, list[dict[str, Any]]]:
+    expected = _outputs(reference, batches, "reference", _plain)
+    found = _outputs(call, batches, "measured", _plain)
+    measured, referred = scoring.from_logits(found), scoring.from_logits(expected)
+    accuracy = dataclasses.replace(
+        scoring.judge(labels, measured, referred),
+        logit_max_abs=float(np.abs(found - expected).max()),
+        cosine_min=float(scoring.cosines(found, expected).min()),
+    )
+    return accuracy, scoring.predictions(labels, measured, referred)
+
+
+def _measure_embeddings(
+    call: Call, reference: Call, batches: Sequence[Batch], labels: Array
+) -> tuple[Accuracy, list[dict[str, Any]]]:
+    expected = _outputs(reference, batches, "reference", _pooled)
+    found = _outputs(call, batches, "measured", _pooled)
+    count = labels.size
+    expected_cosines = scoring.cosines(expected[:count], expected[count:])
+    found_cosines = scoring.cosines(found[:count], found[count:])
+    # One threshold for both, as in an application that replaces the model and keeps its threshold. Were each
+    # model given its own, a jump between two equally good thresholds would count as flipped decisions.
+    threshold = statistics.best_threshold(labels, expected_cosines).value
+    measured = scoring.from_cosines(found_cosines, threshold)
+    referred = scoring.from_cosines(expected_cosines, threshold)
+    accuracy = dataclasses.replace(
+        scoring.judge(labels, measured, referred),
+        cosine_min=float(scoring.cosines(found, expected).min()),
+        threshold=threshold,
+        roc_auc=statistics.roc_auc(labels, found_cosines),
+        reference_roc_auc=statistics.roc_auc(labels, expected_cosines),
+    )
+    return accuracy, scoring.predictions(labels, measured, referred)
+
+
+def _error_on_random_ids(call: Call, reference: Call, loaded: Loaded, spec: RunSpec) -> Accuracy:
+    """Error against the reference on rows of the timed length and shorter ones: padding takes part."""
+    seq_len = spec.batch.seq_len
+    lengths = [max(1, seq_len - row * seq_len // RANDOM_SEQUENCES) for row in range(RANDOM_SEQUENCES)]
+    batch = random_batch(loaded.model.config.vocab_size, lengths, seq_len, spec.seed)
+    has_logits = loaded.task == "paraphrase-classification"
+    collect = _plain if has_logits else _pooled
+    expected = _outputs(reference, [batch], "reference", collect)
+    found = _outputs(call, [batch], "measured", collect)
+    return Accuracy(
+        samples=RANDOM_SEQUENCES,
+        logit_max_abs=float(np.abs(found - expected).max()) if has_logits else None,
+        cosine_min=float(scoring.cosines(found, expected).min()),
+    )
+
+
+def _plain(output: torch.Tensor, batch: Batch) -> torch.Tensor:
+    return output.float()
+
+
+def _pooled(output: torch.Tensor, batch: Batch) -> torch.Tensor:
+    return mean_pool(output, batch.attention_mask)
+
+
+def _outputs(
+    call: Call, batches: Sequence[Batch], what: str, collect: Callable[[torch.Tensor, Batch], torch.Tensor]
+) -> Array:
+    """Rows of all batches, fp32. RuntimeError when one of them is not finite: it would decide at random."""
+    rows = []
+    with torch.inference_mode():
+        for batch in tqdm(batches, desc=f"accuracy: {what}", unit="batch", leave=False):
+            rows.append(collect(call(*batch.inputs), batch))
+    values: Array = torch.cat(rows).numpy()
+    if not np.isfinite(values).all():
+        raise RuntimeError(
+            f"the {what} model gave NaN or infinity for {int((~np.isfinite(values)).any(1).sum())} rows"
+        )
+    return values

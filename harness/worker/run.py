@@ -1,0 +1,169 @@
+"""The way of a run: load, convert, first forward, accuracy, warm-up, measure; the report is written after
+each.
+
+Everything that imports torch is imported inside: the import is a phase of its own, and the hub's libraries
+have to find HF_HUB_OFFLINE when they are loaded.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from harness.errors import UserError
+from harness.report import PREDICTIONS_FILE, SAMPLES_FILE, Memory, Report
+from harness.spec import RunSpec, warmup
+from harness.values import write_json
+from harness.worker import hub
+from harness.worker.journal import Journal
+
+if TYPE_CHECKING:
+    from harness.worker.backends import Runner
+    from harness.worker.data import Pairs
+    from harness.worker.tokens import Batch
+    from harness.worker.weights import Loaded
+
+BARRIER_POLL_SECONDS = 0.05
+
+
+def run(spec: RunSpec, journal: Journal) -> None:
+    """Carries out `spec` and leaves the result in `journal` and its folder.
+
+    Raises UserError for a wrong input and anything else for a defect; what was measured before is then on
+    disk.
+    """
+    hub_problem = hub.go_offline_unless_reachable() if hub.needs_hub(spec) else None
+    with journal.phase("import", "import_s"):
+        import torch
+        import transformers
+
+        from harness.worker import accuracy, backends, identity, machine, throughput, weights
+
+        transformers.logging.set_verbosity_error()
+        transformers.utils.logging.disable_progress_bar()
+    journal.record(identity=identity.observe(spec))
+
+    with journal.phase("load", "load_s"):
+        loaded = weights.load(spec.model, spec.seed, hub_problem=hub_problem)
+        pairs = _pairs(spec, loaded)
+        batches = _timed_batches(spec, loaded, pairs)
+    journal.record(
+        identity=identity.with_model(journal.report.identity, loaded),
+        memory=Memory(weights_mb=_megabytes(loaded.model.parameters())),
+    )
+    # Before any conversion, and before importing the op, which replaces Hugging Face's encoder.
+    reference = backends.reference_of(loaded.model) if spec.measure.accuracy else None
+
+    if spec.backend.name == "op":
+        with journal.phase("import op", "import_s"):
+            backends.import_op()
+        journal.record(identity=identity.with_op(journal.report.identity))
+    with journal.phase("pack", "pack_s"):
+        runner = backends.prepare(loaded.model, spec, batches[0])
+    with journal.phase("cold", "cold_ms"), torch.inference_mode():
+        runner.call(*batches[0].inputs)
+    with journal.phase("check"):
+        _record_op(journal, runner, spec, batches[0])
+
+    if reference is not None:
+        with journal.phase("accuracy", "accuracy_s"):
+            result, rows = accuracy.measure(runner.call, reference, loaded, pairs, spec)
+            if rows:
+                write_json(journal.folder / PREDICTIONS_FILE, rows)
+        journal.record(accuracy=result)
+        del reference
+
+    if not spec.measure.throughput:
+        return
+    seconds, iterations = warmup(spec.run_time)
+    with journal.phase("warm-up", "warmup_s"):
+        if seconds or iterations:
+            throughput.time_calls(
+                runner.call, batches, seconds=seconds, iterations=iterations, title="warm-up"
+            )
+    with journal.phase("barrier"):
+        _wait_for_others(spec)
+    with journal.phase("measure"):
+        machine.trim_memory()
+        peak_is_known = machine.reset_peak_memory()
+        timing, latency_ms = throughput.measure(runner.call, batches, loaded.model.config, spec)
+        peak = machine.peak_memory_mb() if peak_is_known else None
+    _write_samples(journal.folder, latency_ms)
+    journal.record(timing=timing, memory=dataclasses.replace(journal.report.memory, peak_mb=peak))
+
+
+def _pairs(spec: RunSpec, loaded: Loaded) -> Pairs | None:
+    """The labelled pairs, read only where something will use them."""
+    from harness.worker import accuracy, data
+
+    text_is_timed = spec.measure.throughput and spec.batch.tokens == "text"
+    scorable = loaded.source != "random" and loaded.task in accuracy.SCORED_TASKS
+    if text_is_timed or (spec.measure.accuracy and scorable):
+        return data.read_pairs(spec.data)
+    return None
+
+
+def _timed_batches(spec: RunSpec, loaded: Loaded, pairs: Pairs | None) -> list[Batch]:
+    """What the timed calls take in turn."""
+    from harness.worker import accuracy, tokens
+
+    batch = spec.batch
+    limit = accuracy.position_limit(loaded.model)
+    if batch.seq_len > limit:
+        raise UserError(
+            "batch.seq_len", batch.seq_len, f"is not within what model {spec.model.name} can take",
+            f"Use a length from 1 to {limit}",
+        )  # fmt: skip
+    if batch.tokens == "text" and pairs is not None:
+        tokenizer = accuracy.need_tokenizer(loaded, "batch.tokens", batch.tokens)
+        texts = tokens.texts_of(pairs, loaded.task)
+        return tokens.text_batches(tokenizer, texts, batch.size, limit=limit, seq_len=batch.seq_len)
+    lengths = [batch.seq_len] * batch.size
+    return [tokens.random_batch(loaded.model.config.vocab_size, lengths, batch.seq_len, spec.seed)]
+
+
+def _record_op(journal: Journal, runner: Runner, spec: RunSpec, example: Batch) -> None:
+    from harness.worker import backends
+
+    explained = backends.check_op_runs(runner, spec, example)
+    packed = explained.get("packed_bytes")
+    memory = dataclasses.replace(
+        journal.report.memory, packed_mb=packed / 1e6 if packed is not None else None
+    )
+    journal.record(op=explained, memory=memory)
+
+
+def _wait_for_others(spec: RunSpec) -> None:
+    """Returns when every instance of the job has come here; the parent ends a wait that takes too long."""
+    if spec.barrier is None:
+        return
+    folder = Path(spec.barrier)
+    (folder / f"ready-{spec.instance}").touch()
+    while len(list(folder.glob("ready-*"))) < spec.host.instances:
+        time.sleep(BARRIER_POLL_SECONDS)
+
+
+def _megabytes(tensors: Any) -> float:
+    """Size of distinct tensors in 1e6 bytes; weights that are tied count once."""
+    return sum({id(tensor): tensor.numel() * tensor.element_size() for tensor in tensors}.values()) / 1e6
+
+
+def _write_samples(folder: Path, latency_ms: Any) -> None:
+    import os
+
+    import numpy as np
+
+    # NumPy appends its ending to a name that lacks it; the open file keeps the name, the rename makes it
+    # whole.
+    temporary = folder / f"{SAMPLES_FILE}.part"
+    with temporary.open("wb") as file:
+        np.savez_compressed(file, latency_ms=latency_ms)
+    os.replace(temporary, folder / SAMPLES_FILE)
+
+
+def begin(spec: RunSpec, folder: Path) -> Journal:
+    """A journal whose report says that the run has started."""
+    started = time.strftime("%Y-%m-%dT%H:%M:%S%z")
+    return Journal(folder, Report(spec=spec, started_at=started))
