@@ -1,0 +1,134 @@
+"""Find and load the compiled operators, `torch.ops.bert_op.*`.
+
+The library is looked for once, when `bert_op` is imported: at `BERT_OP_PT_LIB` if that is set, else beside
+the extension module `bert_op._native`. Whatever is wrong with it is reported there and then, in one paragraph.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib.util
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+
+LIBRARY_NAME = "libBertOpPT.so"
+PATH_VARIABLE = "BERT_OP_PT_LIB"
+TIER_VARIABLE = "BERT_OP_MAX_ISA"
+TIERS = ("portable", "avx2", "avx512", "avx512_vnni", "amx")
+
+_OPERATORS = ("prepack", "encoder", "build_info", "describe")
+_loaded_from: str | None = None
+
+
+class LibraryError(ImportError):
+    """The compiled library cannot be used; the message names the setting, its value and the remedy."""
+
+
+def load() -> None:
+    """Register `torch.ops.bert_op.*`, unless the process has them already.
+
+    Raises:
+        LibraryError: no library was found, it is none, it was built for another torch, or `BERT_OP_MAX_ISA`
+            names a tier that is unknown or that this CPU lacks.
+    """
+    global _loaded_from
+    if not _registered():
+        path = library_path()
+        try:
+            torch.ops.load_library(str(path))
+        except OSError as error:
+            raise LibraryError(_explain_load_failure(path, error)) from error
+        if not _registered():
+            raise LibraryError(
+                f"{_origin(path)} is a library, but it does not register the operators of bert_op. "
+                f"Give the path of the {LIBRARY_NAME} that this project builds."
+            )
+        _loaded_from = str(path)
+    build_info()
+
+
+def loaded_from() -> str | None:
+    """The path of the library, or None if the process had loaded it before `bert_op` was imported."""
+    return _loaded_from
+
+
+@functools.cache
+def build_info() -> dict[str, Any]:
+    """What the library says of itself: version, commit, compiler, torch and the ISA tier in use.
+
+    Raises:
+        LibraryError: `BERT_OP_MAX_ISA` cannot be honoured, or the library was built against another torch.
+    """
+    try:
+        info: dict[str, Any] = json.loads(torch.ops.bert_op.build_info())
+    except RuntimeError as error:
+        tier = os.environ.get(TIER_VARIABLE)
+        raise LibraryError(
+            f"{TIER_VARIABLE}={tier!r} cannot be used on this machine: {str(error).splitlines()[0]} "
+            f"Unset it to take the best tier of this CPU, or set it to a lower one of {', '.join(TIERS)}."
+        ) from error
+    if _release(info["torch"]) != _release(torch.__version__):
+        raise LibraryError(
+            f"The library of bert_op was built against torch {info['torch']}, but torch {torch.__version__} "
+            f"is running. Build it again in this environment, or point {PATH_VARIABLE} at a library that fits."
+        )
+    return info
+
+
+def library_path() -> Path:
+    """The file that holds the operators; it is not promised to exist when `BERT_OP_PT_LIB` names it.
+
+    Raises:
+        LibraryError: `BERT_OP_PT_LIB` is not set and no library is installed.
+    """
+    chosen = os.environ.get(PATH_VARIABLE)
+    if chosen:
+        return Path(chosen).expanduser().absolute()
+    native = importlib.util.find_spec("bert_op._native")
+    homes = [Path(__file__).parent]
+    if native is not None and native.origin is not None:
+        homes.insert(0, Path(native.origin).parent)
+    for home in homes:
+        if (home / LIBRARY_NAME).is_file():
+            return home / LIBRARY_NAME
+    raise LibraryError(
+        f"The compiled library {LIBRARY_NAME} is not installed beside bert_op "
+        f"({', '.join(map(str, homes))}) and {PATH_VARIABLE} is not set. Install the project (pip install .), or build it with CMake and set "
+        f"{PATH_VARIABLE}=build/{LIBRARY_NAME}."
+    )
+
+
+def _registered() -> bool:
+    return all(torch._C._dispatch_has_kernel(f"bert_op::{name}") for name in _OPERATORS)
+
+
+def _origin(path: Path) -> str:
+    return f"{PATH_VARIABLE}={path}" if os.environ.get(PATH_VARIABLE) else str(path)
+
+
+def _explain_load_failure(path: Path, error: OSError) -> str:
+    origin, detail = _origin(path), str(error).splitlines()[0]
+    if not path.exists():
+        return (
+            f"{origin} does not exist. Build the library, or unset {PATH_VARIABLE} to use the installed one."
+        )
+    if path.is_dir():
+        return f"{origin} is a directory. Give the path of the file {LIBRARY_NAME} itself."
+    if "undefined symbol" in detail or "version `" in detail:
+        return (
+            f"{origin} does not fit torch {torch.__version__}: it was built against another version "
+            f"({detail}). Build it again in this environment, or unset {PATH_VARIABLE} to use the installed one."
+        )
+    return (
+        f"{origin} cannot be loaded as a shared library ({detail}). "
+        f"Give the path of the {LIBRARY_NAME} that this project builds, or unset {PATH_VARIABLE}."
+    )
+
+
+def _release(version: str) -> str:
+    """`2.13.0+cpu` -> `2.13`: libtorch's C++ interface changes from one minor version to the next."""
+    return ".".join(version.split("+")[0].split(".")[:2])

@@ -1,0 +1,309 @@
+"""What an encoder of any family needs to run packed: the packed weights, and when to use them."""
+
+from __future__ import annotations
+
+import threading
+import warnings
+from dataclasses import dataclass
+from typing import Any, ClassVar, Self
+
+import torch
+from torch import Tensor, nn
+from torch.autograd import forward_ad
+
+from bert_op._families import Family
+from bert_op._packing import OriginalPath, Sources, pack, read_sources
+from bert_op._policy import Policy
+
+_GRADIENTS = (
+    "gradients may be asked for (for inference, call it under torch.no_grad() or torch.inference_mode())"
+)
+_FREED = "the original weights of this encoder were freed by optimize(free_original=True)"
+
+_packing = threading.Lock()
+
+
+class BertOpWarning(UserWarning):
+    """The original path of a model runs, and why."""
+
+
+@dataclass(frozen=True, eq=False)
+class Packed:
+    """One value, so that threads see the packed weights and what they were made from change together."""
+
+    sources: Sources
+    arena: Tensor
+
+
+class PackedEncoder(nn.Module):
+    """Mixin of an encoder class of Hugging Face; its `forward` calls `encode` and, where that is None, the
+    original.
+
+    The packed weights are also a buffer that is not part of the state dict, so that whatever records a graph
+    sees a plain tensor of the module.
+
+    Attributes:
+        family: where the encoder keeps its weights.
+        op_policy: how the operator runs.
+        op_fallbacks: the distinct reasons for which the original path ran so far.
+        op_freed: whether the original weights were given up for their memory.
+        op_ranges: what `config.calibrate_quant_factors` recorded so far.
+        packed_weights: the packed weights; None until they are needed, and in training.
+    """
+
+    family: ClassVar[Family]
+    op_policy: Policy
+    op_fallbacks: list[str]
+    op_freed: bool
+    op_ranges: list[float] | None
+    packed_weights: Tensor | None
+    _op_sources: Sources | None
+    _op_packed: Packed | None
+
+    def attach(self, policy: Policy) -> None:
+        """Give a newly built or newly converted encoder its state."""
+        self.op_policy = policy
+        self.op_fallbacks = []
+        self.op_freed = False
+        self.op_ranges = None
+        self.register_buffer("packed_weights", None, persistent=False)
+        self._op_sources = None
+        self._op_packed = None
+        self.register_load_state_dict_post_hook(_after_loading)
+
+    def detach_op(self) -> None:
+        """Turn the encoder back into its family's own class, leaving nothing behind."""
+        if self.op_freed:
+            raise RuntimeError(f"{_FREED}: it cannot be restored. Load the model again.")
+        hooks = self._load_state_dict_post_hooks
+        for key in [key for key, hook in hooks.items() if hook is _after_loading]:
+            del hooks[key]
+        del self.packed_weights
+        for name in ("op_policy", "op_fallbacks", "op_freed", "op_ranges", "_op_sources", "_op_packed"):
+            del self.__dict__[name]
+        self.__class__ = self.family.encoder
+
+    def set_policy(self, policy: Policy) -> None:
+        """Run by `policy` from here on."""
+        if policy.precision != self.op_policy.precision or (
+            policy.quantized and policy.quantization_factors != self.op_policy.quantization_factors
+        ):
+            if self.op_freed:
+                raise RuntimeError(f"{_FREED}: its precision cannot be changed. Load the model again.")
+            self._drop()
+        self.op_policy = policy
+
+    def encode(
+        self, hidden_states: Tensor, attention_mask: Tensor | None, reason: str | None
+    ) -> Tensor | None:
+        """The operator's result (B, S, H), or None where the original path has to run, which is then on
+        record.
+
+        Args:
+            reason: why the arguments of this call need the original path, if they do.
+        Raises:
+            RuntimeError: the mask does not fit, a weight is not finite, or the original path is needed but
+                freed.
+        """
+        arena = None
+        if torch.compiler.is_compiling():
+            gradients = not torch.compiler.is_exporting() and _gradients_enabled(
+                hidden_states, attention_mask
+            )
+            reason = reason or _prepare_graph(self, gradients, torch.is_grad_enabled())
+            arena = self.packed_weights
+            if reason is not None:
+                _note_in_graph(self, reason)
+        else:
+            try:
+                if reason is not None:
+                    raise OriginalPath(reason)
+                _check_transforms(hidden_states)
+                recorded = torch.jit.is_tracing()
+                if not recorded and _gradients_enabled(hidden_states, attention_mask):
+                    raise OriginalPath(_GRADIENTS)
+                arena = self.ready(gradients=torch.is_grad_enabled() and not recorded)
+            except OriginalPath as decision:
+                reason = str(decision)
+                self.note(reason)
+        if reason is not None:
+            return None
+        return torch.ops.bert_op.encoder(
+            hidden_states, attention_mask, [arena], skip_padding=self.op_policy.skip_padding
+        )
+
+    def check(self, *, gradients: bool) -> Sources:
+        """The layers to pack, or to have packed.
+
+        Args:
+            gradients: whether a parameter that requires a gradient could get one.
+        Raises:
+            OriginalPath: the state of the encoder does not allow the operator.
+        """
+        if self.training:
+            raise OriginalPath("the model is in training mode (for inference, call model.eval())")
+        sources = self._op_sources
+        if sources is None or not sources.same_modules():
+            sources = self._op_sources = read_sources(self, self.family, freed=self.op_freed)
+        if sources.any_training():
+            raise OriginalPath("a module inside the encoder is in training mode")
+        if gradients and sources.any_requires_grad():
+            raise OriginalPath(_GRADIENTS)
+        if reason := sources.interception():
+            raise OriginalPath(reason)
+        return sources
+
+    def ready(self, *, gradients: bool) -> Tensor:
+        """The packed weights, made anew if the parameters changed since.
+
+        Raises:
+            OriginalPath: see `check`.
+            RuntimeError: a weight is not finite or has a wrong shape.
+        """
+        sources = self.check(gradients=gradients)
+        packed = self._op_packed
+        if packed is not None and packed.sources is sources and sources.same_weights():
+            return packed.arena
+        with _packing:
+            packed = self._op_packed  # another thread may have packed while this one waited
+            if packed is None or not (packed.sources.same_modules() and packed.sources.same_weights()):
+                packed = self._pack()
+            return packed.arena
+
+    def pack_early(self) -> None:
+        """Pack now if that is possible, so that a graph recorded before the first forward finds packed
+        weights.
+
+        What is wrong with the weights, if anything, is an error of the forward that needs them, not of
+        `eval()`.
+        """
+        if not self.training:
+            try:
+                self.ready(gradients=False)
+            except (OriginalPath, RuntimeError):
+                self._drop()
+
+    def free_original(self) -> None:
+        """Give up the data of the original weights; shapes, dtypes and names stay. Needs packed weights."""
+        for layer in self.get_submodule(self.family.layers):
+            for path in self.family.weighted:
+                module = layer.get_submodule(path)
+                for name, weight in list(module._parameters.items()):
+                    module._parameters[name] = nn.Parameter(weight.detach().to("meta"), requires_grad=False)
+        self.op_freed = True
+        self._adopt_freed()
+
+    def note(self, reason: str) -> None:
+        """Record, and say once, that the original path runs. Raises RuntimeError where it cannot."""
+        if self.op_freed:
+            raise RuntimeError(f"{_FREED}, but its original path has to run: {reason}. Load the model again.")
+        if reason not in self.op_fallbacks:
+            self.op_fallbacks.append(reason)
+            warnings.warn(
+                f"bert_op: the original path of {type(self).__name__} runs, because {reason}.",
+                BertOpWarning,
+                stacklevel=2,
+            )
+
+    def train(self, mode: bool = True) -> Self:
+        super().train(mode)
+        if not mode:
+            self.pack_early()
+        elif not self.op_freed:
+            self._drop()
+        return self
+
+    def _apply(self, fn: Any, recurse: bool = True) -> Self:
+        if not self.op_freed:
+            self._drop()
+        super()._apply(fn, recurse)
+        if self.op_freed:
+            self._adopt_freed()
+        else:
+            self.pack_early()
+        return self
+
+    def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
+        if self.op_freed:
+            raise RuntimeError(f"{_FREED}: it has no state dict to save. Load the model again to save it.")
+        super()._save_to_state_dict(destination, prefix, keep_vars)
+
+    def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
+        if self.op_freed:
+            raise RuntimeError(f"{_FREED}: nothing can be loaded into it. Load the model again.")
+        super()._load_from_state_dict(*args, **kwargs)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """The state to copy or pickle: the other side packs again, unless it cannot."""
+        state = {**self.__dict__, "_op_sources": None, "_op_packed": None}
+        if not self.op_freed:
+            state["_buffers"] = {**self._buffers, "packed_weights": None}
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        if self.op_freed:
+            self._adopt_freed()
+        else:
+            self.pack_early()
+
+    def _pack(self) -> Packed:
+        if self.op_freed:
+            raise RuntimeError(f"{_FREED}, but its parameters were changed since. Load the model again.")
+        sources = read_sources(self, self.family)
+        packed = Packed(sources, pack(sources, self.op_policy))
+        self._op_sources, self._op_packed, self.packed_weights = sources, packed, packed.arena
+        return packed
+
+    def _adopt_freed(self) -> None:
+        assert self.packed_weights is not None
+        self._op_sources = read_sources(self, self.family, freed=True)
+        self._op_packed = Packed(self._op_sources, self.packed_weights)
+
+    def _drop(self) -> None:
+        self._op_sources = self._op_packed = self.packed_weights = None
+
+
+def _after_loading(encoder: PackedEncoder, incompatible_keys: object) -> None:
+    encoder.pack_early()
+
+
+@torch.compiler.assume_constant_result
+def _prepare_graph(encoder: PackedEncoder, gradients: bool, grad_enabled: bool) -> str | None:
+    """Why a graph that is being recorded takes the original path; if None, the weights are packed."""
+    if gradients:
+        return _GRADIENTS
+    try:
+        if not torch.compiler.is_exporting():
+            encoder.ready(gradients=grad_enabled)
+            return None
+        # Export shows the module with placeholders in place of its tensors, so packing has to come before it.
+        packed = encoder._op_packed
+        if encoder.training or packed is None or not packed.sources.same_weights():
+            raise OriginalPath(
+                "it was exported in training mode or before its weights were packed (call eval() last)"
+            )
+        if reason := packed.sources.interception():
+            raise OriginalPath(reason)
+    except OriginalPath as decision:
+        return str(decision)
+    return None
+
+
+@torch.compiler.assume_constant_result
+def _note_in_graph(encoder: PackedEncoder, reason: str) -> None:
+    encoder.note(reason)
+
+
+def _gradients_enabled(hidden_states: Tensor, attention_mask: Tensor | None) -> bool:
+    return torch.is_grad_enabled() and (
+        hidden_states.requires_grad or (attention_mask is not None and attention_mask.requires_grad)
+    )
+
+
+def _check_transforms(hidden_states: Tensor) -> None:
+    """Raises OriginalPath where something transforms or records what the operator would hide from it."""
+    if torch._C._functorch.is_functorch_wrapped_tensor(hidden_states) or forward_ad._current_level >= 0:
+        raise OriginalPath("a function transform or forward-mode differentiation is active")
+    if torch.onnx.is_in_onnx_export():
+        raise OriginalPath("ONNX has no such operator")

@@ -1,0 +1,201 @@
+"""Packed weights: what they were made from, whether they are still true, and making them.
+
+`Sources` is a snapshot of an encoder's layers. Asking it whether the layers are still the ones that were
+packed, and still do nothing but what a layer does, happens before every forward: so it walks flat tuples,
+not the module tree.
+"""
+
+from __future__ import annotations
+
+import itertools
+import operator
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import _disable_current_modes
+from transformers.activations import ACT2FN
+from transformers.utils import output_capturing
+
+from bert_op._families import ACTIVATIONS, Family, unsupported_sizes
+from bert_op._policy import Policy
+
+_HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+
+
+class OriginalPath(Exception):
+    """Hugging Face's own code has to run; the message is the reason, a clause without a full stop."""
+
+
+@dataclass(frozen=True, eq=False)
+class Sources:
+    """The layers of one encoder as they were when they were read.
+
+    Attributes:
+        weights: 16 tensors a layer, in the order of `prepack`.
+        stamps: address and version counter of each weight; writing to a weight in place raises its version.
+        tables, names, values: for each child and weight, the dict that holds it, its key and the object found
+            there.
+        hooks: the hook dicts of all modules; torch keeps these dicts and changes their content.
+        attributes: the `__dict__` of all modules.
+        layers: the dict that holds the layers.
+        num_layers, num_heads, hidden_act, layer_norm_eps: the sizes and kind of all layers.
+    """
+
+    weights: tuple[Tensor, ...]
+    stamps: tuple[tuple[int, int], ...]
+    tables: tuple[dict[str, Any], ...]
+    names: tuple[str, ...]
+    values: tuple[Any, ...]
+    hooks: tuple[dict[int, Any], ...]
+    attributes: tuple[dict[str, Any], ...]
+    layers: dict[str, Any]
+    num_layers: int
+    num_heads: int
+    hidden_act: str
+    layer_norm_eps: float
+
+    def same_modules(self) -> bool:
+        """Whether the encoder still consists of these very modules and parameters."""
+        return len(self.layers) == self.num_layers and all(
+            map(operator.is_, map(dict.get, self.tables, self.names), self.values)
+        )
+
+    def same_weights(self) -> bool:
+        """Whether the weights are still at the same place, and nothing was written to them through torch."""
+        return _stamps(self.weights) == self.stamps
+
+    def any_training(self) -> bool:
+        """Whether any module is in training mode, be it a single dropout."""
+        return any(map(operator.itemgetter("training"), self.attributes))
+
+    def any_requires_grad(self) -> bool:
+        return any(map(operator.attrgetter("requires_grad"), self.weights))
+
+    def interception(self) -> str | None:
+        """What wants to see or change values between the layers, or None."""
+        if nn.modules.module._has_any_global_hook():
+            return "hooks are registered on all modules"
+        if any(self.hooks):
+            functions = itertools.chain.from_iterable(hooks.values() for hooks in self.hooks)
+            # Once asked for hidden states or attentions, a model keeps Hugging Face's hooks; they are idle
+            # until asked again, which `recording` tells.
+            if any(
+                getattr(function, "__module__", None) != output_capturing.__name__ for function in functions
+            ):
+                return "hooks are registered on modules inside the encoder"
+        if any(map(operator.contains, self.attributes, itertools.repeat("forward"))):
+            return "the forward method of a module inside the encoder was replaced"
+        return None
+
+
+def recording() -> bool:
+    """Whether hidden states or attentions are being recorded in this forward, by Hugging Face's own hooks."""
+    return bool(output_capturing._active_collector.get())
+
+
+def read_sources(encoder: nn.Module, family: Family, *, freed: bool = False) -> Sources:
+    """Snapshot the layers of `encoder`, whose weights may be without data if they were `freed`.
+
+    Raises:
+        OriginalPath: the operator does not cover the encoder's sizes, activation, modules or tensors.
+    """
+    config: Any = encoder.config
+    if reason := unsupported_sizes(config):
+        raise OriginalPath(reason)
+    layers = list(encoder.get_submodule(family.layers))
+    if not layers:
+        raise OriginalPath("the encoder has no layers")
+    _check_modules(layers, family, config.hidden_act)
+    weighted = [layer.get_submodule(path) for layer in layers for path in family.weighted]
+    modules = [module for layer in layers for module in layer.modules()]
+    places = [(encoder._modules, family.layers)]
+    places += [
+        (module._modules, name)
+        for module in [encoder.get_submodule(family.layers), *modules]
+        for name in module._modules
+    ]
+    places += [(module._parameters, name) for module in weighted for name in ("weight", "bias")]
+    weights = tuple(parameters[name] for parameters, name in places[-2 * len(weighted) :])
+    for weight in weights:
+        _check_weight(weight, freed)
+    eps = {module.eps for module in weighted if isinstance(module, nn.LayerNorm)}
+    if len(eps) != 1:
+        raise OriginalPath(f"the LayerNorms differ in epsilon: {sorted(eps)}")
+    return Sources(
+        weights=weights,
+        stamps=_stamps(weights),
+        tables=tuple(table for table, _ in places),
+        names=tuple(name for _, name in places),
+        values=tuple(table[name] for table, name in places),
+        hooks=tuple(getattr(module, hooks) for module in modules for hooks in _HOOKS),
+        attributes=tuple(module.__dict__ for module in modules),
+        layers=encoder.get_submodule(family.layers)._modules,
+        num_layers=len(layers),
+        num_heads=config.num_attention_heads,
+        hidden_act=ACTIVATIONS[config.hidden_act],
+        layer_norm_eps=eps.pop(),
+    )
+
+
+def pack(sources: Sources, policy: Policy) -> Tensor:
+    """The weights of `sources` in the operator's layout: one 1-D uint8 tensor.
+
+    Raises:
+        RuntimeError: a weight is not finite, or has another shape than its layer needs.
+    """
+    with _unobserved():
+        (arena,) = torch.ops.bert_op.prepack(
+            [weight.detach() for weight in sources.weights],
+            num_heads=sources.num_heads,
+            hidden_act=sources.hidden_act,
+            layer_norm_eps=sources.layer_norm_eps,
+            precision=policy.precision,
+            quantization_factors=list(policy.quantization_factors) if policy.quantized else [],
+        )
+    return arena
+
+
+@contextmanager
+def _unobserved() -> Iterator[None]:
+    """Compute now: in no trace, under no dispatch mode, with results that any mode may use later."""
+    state = torch._C._get_tracing_state()
+    torch._C._set_tracing_state(None)
+    try:
+        with _disable_current_modes(), torch.inference_mode(False), torch.no_grad():
+            yield
+    finally:
+        torch._C._set_tracing_state(state)
+
+
+def _check_modules(layers: list[nn.Module], family: Family, hidden_act: str) -> None:
+    expected_activation = type(ACT2FN[hidden_act])
+    for index, layer in enumerate(layers):
+        activation = layer.get_submodule(family.activation)
+        if type(activation) is not expected_activation:
+            raise OriginalPath(
+                f"layer {index} applies {type(activation).__name__}, but its config says {hidden_act!r}"
+            )
+        for name, module in layer.named_modules():
+            if module is not activation and type(module) not in family.parts:
+                raise OriginalPath(f"layer {index} contains {name} of type {type(module).__name__}")
+
+
+def _check_weight(weight: Tensor | None, freed: bool) -> None:
+    if weight is None:
+        raise OriginalPath("a linear layer or LayerNorm has no weight or no bias")
+    if type(weight) not in (nn.Parameter, Tensor):
+        raise OriginalPath(f"a weight is of type {type(weight).__name__}")
+    if weight.device.type != ("meta" if freed else "cpu"):
+        raise OriginalPath(f"the weights are on device {weight.device}")
+    if not weight.is_floating_point() or weight.layout != torch.strided:
+        raise OriginalPath(f"a weight has dtype {weight.dtype} and layout {weight.layout}")
+
+
+def _stamps(weights: tuple[Tensor, ...]) -> tuple[tuple[int, int], ...]:
+    return tuple(
+        [(weight.data_ptr(), -1 if weight.is_inference() else weight._version) for weight in weights]
+    )
