@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tomllib
 from collections.abc import Iterator
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
@@ -168,7 +169,9 @@ def test_a_module_says_what_it_is(path):
 def test_a_config_opens_with_its_command(path):
     lines = path.read_text().splitlines()
     opening = [line for line in lines[:6] if line.startswith("#")]
-    assert lines[0].startswith("#") and any("python -m harness" in line or "mlflow ui" in line for line in opening)
+    assert lines[0].startswith("#") and any(
+        "python -m harness" in line or "mlflow ui" in line for line in opening
+    )
 
 
 # --- dependencies ------------------------------------------------------------------------------------------
@@ -192,6 +195,18 @@ def test_every_direct_dependency_is_pinned():
         declared = declared + extra
     names = {canonical(re.split(r"[^A-Za-z0-9._-]", requirement)[0]) for requirement in declared}
     assert not names - set(pins())
+
+
+def test_every_import_is_declared():
+    """What happens to be installed because another package needs it may be gone with that package's next version."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    declared = {canonical(re.split(r"[^A-Za-z0-9._-]", line)[0]) for line in project["dependencies"]}
+    providers = packages_distributions()
+    own = {"bert_op", "harness"}
+    for path in [*python_files("harness"), *OP]:
+        for name in packages(path) - own - set(sys.stdlib_module_names):
+            provided_by = {canonical(distribution) for distribution in providers.get(name, [])}
+            assert provided_by & declared, f"{path.relative_to(ROOT)} imports {name}"
 
 
 def test_torch_comes_from_either_index_and_not_from_the_isolated_build():
