@@ -1,0 +1,305 @@
+// The operators torch.ops.bert_op.*: functional, on plain tensors. The only file that knows torch.
+#include <ATen/ATen.h>
+#include <ATen/Parallel.h>
+#include <torch/library.h>
+
+#include <atomic>
+#include <cmath>
+#include <cstring>
+#include <limits>
+
+#include "bindings/info.h"
+#include "encoder/arena.h"
+#include "encoder/encoder.h"
+#include "encoder/pack.h"
+#include "encoder/threads.h"
+#include "encoder/workspace.h"
+
+namespace {
+
+using namespace bert_op;
+
+constexpr int64_t kTensorsPerLayer = 16;
+constexpr int64_t kFactorsPerLayer = 8;
+constexpr const char* kTensorNames[kTensorsPerLayer] = {
+    "attention.self.query.weight",      "attention.self.query.bias",       "attention.self.key.weight",
+    "attention.self.key.bias",          "attention.self.value.weight",     "attention.self.value.bias",
+    "attention.output.dense.weight",    "attention.output.dense.bias",     "attention.output.LayerNorm.weight",
+    "attention.output.LayerNorm.bias",  "intermediate.dense.weight",       "intermediate.dense.bias",
+    "output.dense.weight",              "output.dense.bias",               "output.LayerNorm.weight",
+    "output.LayerNorm.bias"};
+
+// The core throws standard exceptions; users see a RuntimeError of one line.
+template <class Function>
+auto with_torch_errors(Function&& function) -> decltype(function()) {
+  try {
+    return function();
+  } catch (const c10::Error&) {
+    throw;
+  } catch (const std::bad_alloc&) {
+    TORCH_CHECK(false, "bert_op: out of memory");
+  } catch (const std::exception& error) {
+    TORCH_CHECK(false, "bert_op: ", error.what());
+  }
+}
+
+std::string shape_text(at::IntArrayRef sizes) {
+  std::string text = "(";
+  for (std::size_t i = 0; i < sizes.size(); ++i) text += (i == 0 ? "" : ", ") + std::to_string(sizes[i]);
+  return text + ")";
+}
+
+std::string tensor_name(int64_t layer, int64_t index) {
+  return "layer." + std::to_string(layer) + "." + kTensorNames[index];
+}
+
+// ---- prepack ---------------------------------------------------------------------------------------------------------
+
+ModelShape shape_of(at::TensorList weights, int64_t num_heads, c10::string_view hidden_act, double layer_norm_eps,
+                    c10::string_view precision, at::ArrayRef<double> factors) {
+  const auto count = static_cast<int64_t>(weights.size());
+  TORCH_CHECK(count > 0 && count % kTensorsPerLayer == 0, "bert_op::prepack: weights must have 16 tensors for each layer, got ",
+              count);
+  const int64_t layers = count / kTensorsPerLayer;
+  TORCH_CHECK(weights[0].dim() == 2 && weights[10].dim() == 2,
+              "bert_op::prepack: ", tensor_name(0, 0), " and ", tensor_name(0, 10), " must be matrices");
+  ModelShape shape{.precision = parse_precision(std::string(precision)),
+                   .activation = parse_activation(std::string(hidden_act)),
+                   .num_layers = layers,
+                   .hidden_size = weights[0].size(1),
+                   .num_heads = num_heads,
+                   .intermediate_size = weights[10].size(0),
+                   .layer_norm_eps = static_cast<float>(layer_norm_eps),
+                   .static_quantization = !factors.empty() && linear_type(parse_precision(std::string(precision))) ==
+                                                                 ElementType::u8};
+  check_shape(shape);
+  TORCH_CHECK(factors.empty() || static_cast<int64_t>(factors.size()) == layers * kFactorsPerLayer,
+              "bert_op::prepack: quantization_factors must be empty or have 8 numbers for each of the ", layers,
+              " layers (min, max of the inputs of QKV, attention output, intermediate, output), got ", factors.size());
+  for (std::size_t i = 0; i + 1 < factors.size(); i += 2) {
+    TORCH_CHECK(std::isfinite(factors[i]) && std::isfinite(factors[i + 1]) && factors[i] < factors[i + 1],
+                "bert_op::prepack: quantization_factors[", i, "] and [", i + 1, "] are ", factors[i], " and ",
+                factors[i + 1], ": each pair must be a finite minimum and a larger maximum");
+  }
+  const int64_t h = shape.hidden_size, f = shape.intermediate_size;
+  const std::vector<std::vector<int64_t>> expected = {{h, h}, {h}, {h, h}, {h}, {h, h}, {h}, {h, h}, {h},
+                                                      {h},    {h}, {f, h}, {f}, {h, f}, {h}, {h},    {h}};
+  for (int64_t i = 0; i < count; ++i) {
+    const at::Tensor& weight = weights[i];
+    const auto& sizes = expected[i % kTensorsPerLayer];
+    TORCH_CHECK(weight.sizes() == at::IntArrayRef(sizes), "bert_op::prepack: ",
+                tensor_name(i / kTensorsPerLayer, i % kTensorsPerLayer), " has shape ", shape_text(weight.sizes()),
+                ", expected ", shape_text(sizes));
+    TORCH_CHECK(weight.is_floating_point(), "bert_op::prepack: ",
+                tensor_name(i / kTensorsPerLayer, i % kTensorsPerLayer), " must be of a floating-point dtype, not ",
+                weight.scalar_type());
+  }
+  return shape;
+}
+
+bool all_finite(const at::Tensor& tensor) {
+  const float* data = tensor.const_data_ptr<float>();
+  float poison = 0.0f;
+  for (int64_t i = 0; i < tensor.numel(); ++i) poison += data[i] * 0.0f;
+  return poison == 0.0f;
+}
+
+// Parameters as contiguous fp32; the tensors keep the memory alive.
+void pack_one_layer(const ModelShape& shape, std::byte* arena, int64_t index, at::TensorList weights,
+                    at::ArrayRef<double> factors) {
+  std::vector<at::Tensor> held;
+  const float* data[kTensorsPerLayer];
+  for (int64_t i = 0; i < kTensorsPerLayer; ++i) {
+    held.push_back(weights[index * kTensorsPerLayer + i].detach().to(at::kFloat).contiguous());
+    TORCH_CHECK(all_finite(held.back()), "bert_op::prepack: ", tensor_name(index, i),
+                " contains NaN or infinity: the checkpoint is damaged or its training diverged");
+    data[i] = held.back().const_data_ptr<float>();
+  }
+  const LayerParameters parameters{data[0], data[1], data[2],  data[3],  data[4],  data[5],  data[6],  data[7],
+                                   data[8], data[9], data[10], data[11], data[12], data[13], data[14], data[15]};
+  float ranges[kFactorsPerLayer];
+  if (shape.static_quantization) {
+    for (int64_t i = 0; i < kFactorsPerLayer; ++i) ranges[i] = static_cast<float>(factors[index * kFactorsPerLayer + i]);
+  }
+  pack_layer(layer_view(shape, arena, index), parameters, shape.static_quantization ? ranges : nullptr);
+}
+
+std::vector<at::Tensor> prepack(at::TensorList weights, int64_t num_heads, c10::string_view hidden_act,
+                                double layer_norm_eps, c10::string_view precision, at::ArrayRef<double> factors) {
+  return with_torch_errors([&] {
+    const ModelShape shape = shape_of(weights, num_heads, hidden_act, layer_norm_eps, precision, factors);
+    for (const at::Tensor& weight : weights) {
+      TORCH_CHECK(weight.device().is_cpu(), "bert_op::prepack: weights must be on the CPU, not on ", weight.device());
+    }
+    const std::size_t bytes = arena_bytes(shape);
+    std::byte* arena = allocate_huge(bytes);
+    at::Tensor packed = at::from_blob(arena, {static_cast<int64_t>(bytes)},
+                                      [](void* memory) { free_huge(static_cast<std::byte*>(memory)); }, at::kByte);
+    std::memset(arena, 0, bytes);
+    write_head(arena, shape);
+    std::atomic<int64_t> next{0};
+    run_parallel(at::get_num_threads(), [&](int, int) {
+      const at::AutoDispatchBelowADInplaceOrView guard;
+      for (int64_t index = next++; index < shape.num_layers; index = next++) {
+        pack_one_layer(shape, arena, index, weights, factors);
+      }
+    });
+    return std::vector<at::Tensor>{packed};
+  });
+}
+
+std::vector<at::Tensor> prepack_meta(at::TensorList weights, int64_t num_heads, c10::string_view hidden_act,
+                                     double layer_norm_eps, c10::string_view precision, at::ArrayRef<double> factors) {
+  return with_torch_errors([&] {
+    const ModelShape shape = shape_of(weights, num_heads, hidden_act, layer_norm_eps, precision, factors);
+    return std::vector<at::Tensor>{
+        at::empty({static_cast<int64_t>(arena_bytes(shape))}, at::TensorOptions(at::kByte).device(at::kMeta))};
+  });
+}
+
+// ---- encoder ---------------------------------------------------------------------------------------------------------
+
+ModelShape packed_shape(at::TensorList packed) {
+  TORCH_CHECK(packed.size() == 1 && packed[0].scalar_type() == at::kByte && packed[0].dim() == 1 &&
+                  packed[0].is_contiguous() && packed[0].device().is_cpu(),
+              "bert_op: packed must be the result of bert_op::prepack: a list of one 1-D contiguous uint8 CPU tensor");
+  return read_head(static_cast<const std::byte*>(packed[0].const_data_ptr()), static_cast<std::size_t>(packed[0].numel()));
+}
+
+// True when every query row of a (B, heads, S, S) mask is like the first.
+bool rows_alike(const at::Tensor& mask) {
+  if (mask.stride(3) != 1) return false;
+  const auto* base = static_cast<const char*>(mask.const_data_ptr());
+  const auto item = static_cast<int64_t>(mask.element_size());
+  const auto row_bytes = static_cast<std::size_t>(mask.size(3) * item);
+  for (int64_t b = 0; b < mask.size(0); ++b) {
+    for (int64_t head = 0; head < mask.size(1); ++head) {
+      const char* first = base + (b * mask.stride(0) + head * mask.stride(1)) * item;
+      for (int64_t row = 1; row < mask.size(2); ++row) {
+        if (std::memcmp(first, first + row * mask.stride(2) * item, row_bytes) != 0) return false;
+      }
+    }
+  }
+  return true;
+}
+
+at::Tensor additive_from_attended(const at::Tensor& attended) {
+  return at::zeros(attended.sizes(), at::kFloat)
+      .masked_fill_(attended.logical_not(), -std::numeric_limits<float>::infinity());
+}
+
+// Any accepted form as fp32 added to the scores, (B|1, heads|1, S|1, S), broadcast dimensions kept at size 1.
+at::Tensor additive_mask(const at::Tensor& mask, int64_t batch, int64_t heads, int64_t seq_len) {
+  TORCH_CHECK(mask.device().is_cpu(), "bert_op::encoder: attention_mask must be on the CPU, not on ", mask.device());
+  const auto fits = [](int64_t size, int64_t full) { return size == 1 || size == full; };
+  if (mask.dim() == 2 && fits(mask.size(0), batch) && mask.size(1) == seq_len) {
+    return additive_from_attended(mask.ne(0)).view({mask.size(0), 1, 1, seq_len});
+  }
+  TORCH_CHECK(mask.dim() == 4 && fits(mask.size(0), batch) && fits(mask.size(1), heads) && fits(mask.size(2), seq_len) &&
+                  mask.size(3) == seq_len,
+              "bert_op::encoder: attention_mask has shape ", shape_text(mask.sizes()), ", expected ",
+              shape_text({batch, seq_len}), " or ", shape_text({batch, 1, seq_len, seq_len}),
+              ", where batch, heads and queries may be 1");
+  TORCH_CHECK(mask.scalar_type() == at::kBool || mask.is_floating_point(),
+              "bert_op::encoder: a 4-D attention_mask must be bool (True = attend) or floating-point (added to the scores), not ",
+              mask.scalar_type());
+  at::Tensor narrow = mask;
+  for (int64_t dim = 0; dim < 3; ++dim) {
+    if (narrow.size(dim) > 1 && narrow.stride(dim) == 0) narrow = narrow.narrow(dim, 0, 1);
+  }
+  if (narrow.size(2) > 1 && rows_alike(narrow)) narrow = narrow.narrow(2, 0, 1);
+  return mask.scalar_type() == at::kBool ? additive_from_attended(narrow) : narrow.to(at::kFloat).contiguous();
+}
+
+void check_hidden_states(const at::Tensor& hidden_states) {
+  TORCH_CHECK(hidden_states.dim() == 3, "bert_op::encoder: hidden_states must be (batch, seq_len, hidden_size), got ",
+              hidden_states.dim(), " dimensions");
+  const at::ScalarType type = hidden_states.scalar_type();
+  TORCH_CHECK(type == at::kFloat || type == at::kBFloat16 || type == at::kHalf,
+              "bert_op::encoder: hidden_states must be float32, bfloat16 or float16, not ", type);
+}
+
+at::Tensor encoder(const at::Tensor& hidden_states, const std::optional<at::Tensor>& attention_mask,
+                   at::TensorList packed, bool skip_padding) {
+  return with_torch_errors([&] {
+    check_hidden_states(hidden_states);
+    TORCH_CHECK(hidden_states.device().is_cpu(), "bert_op::encoder: hidden_states must be on the CPU, not on ",
+                hidden_states.device());
+    const ModelShape shape = packed_shape(packed);
+    const int64_t batch = hidden_states.size(0), seq_len = hidden_states.size(1);
+    TORCH_CHECK(hidden_states.size(2) == shape.hidden_size, "bert_op::encoder: hidden_states has shape ",
+                shape_text(hidden_states.sizes()), ", but the packed model's hidden_size is ", shape.hidden_size);
+    const at::Tensor input = hidden_states.to(at::kFloat).contiguous();
+    at::Tensor result = at::empty(hidden_states.sizes(), at::kFloat);
+    if (result.numel() == 0) return result.to(hidden_states.scalar_type());
+    at::Tensor mask_tensor;
+    Mask mask;
+    if (attention_mask.has_value() && attention_mask->defined()) {
+      mask_tensor = additive_mask(*attention_mask, batch, shape.num_heads, seq_len);
+      const auto stride = [&](int64_t dim) { return mask_tensor.size(dim) == 1 ? int64_t{0} : mask_tensor.stride(dim); };
+      mask = {mask_tensor.const_data_ptr<float>(), stride(0), stride(1), stride(2)};
+    }
+    run_encoder({.arena = static_cast<const std::byte*>(packed[0].const_data_ptr()),
+                 .shape = shape,
+                 .hidden_states = input.const_data_ptr<float>(),
+                 .result = result.mutable_data_ptr<float>(),
+                 .batch = batch,
+                 .seq_len = seq_len,
+                 .mask = mask,
+                 .skip_padding = skip_padding,
+                 .threads = at::get_num_threads(),
+                 .isa = active_isa()});
+    return result.to(hidden_states.scalar_type());
+  });
+}
+
+at::Tensor encoder_meta(const at::Tensor& hidden_states, const std::optional<at::Tensor>&, at::TensorList, bool) {
+  check_hidden_states(hidden_states);
+  return at::empty_symint(hidden_states.sym_sizes(), hidden_states.options());
+}
+
+// ---- information -----------------------------------------------------------------------------------------------------
+
+std::string build_info() {
+  return with_torch_errors([] { return build_info_json(std::string("\"torch\": \"") + BERT_OP_TORCH_VERSION + "\""); });
+}
+
+std::string describe(at::TensorList packed) {
+  return with_torch_errors([&] {
+    const ModelShape shape = packed_shape(packed);
+    const auto field = [](const char* name, const std::string& value) { return std::string("\"") + name + "\": " + value; };
+    const auto text = [](const std::string& value) { return "\"" + value + "\""; };
+    char eps[32];
+    std::snprintf(eps, sizeof eps, "%.9g", static_cast<double>(shape.layer_norm_eps));
+    return "{" + field("precision", text(precision_name(shape.precision))) + ", " +
+           field("num_layers", std::to_string(shape.num_layers)) + ", " +
+           field("hidden_size", std::to_string(shape.hidden_size)) + ", " +
+           field("num_heads", std::to_string(shape.num_heads)) + ", " +
+           field("intermediate_size", std::to_string(shape.intermediate_size)) + ", " +
+           field("hidden_act", text(activation_name(shape.activation))) + ", " + field("layer_norm_eps", eps) + ", " +
+           field("static_quantization", shape.static_quantization ? "true" : "false") + ", " +
+           field("bytes", std::to_string(packed[0].numel())) + "}";
+  });
+}
+
+}  // namespace
+
+TORCH_LIBRARY(bert_op, m) {
+  m.def(
+      "prepack(Tensor[] weights, *, int num_heads, str hidden_act, float layer_norm_eps, str precision, "
+      "float[] quantization_factors=[]) -> Tensor[]");
+  m.def(
+      "encoder(Tensor hidden_states, Tensor? attention_mask, Tensor[] packed, *, bool skip_padding=False) -> Tensor");
+  m.def("build_info() -> str", build_info);
+  m.def("describe(Tensor[] packed) -> str", describe);
+}
+
+TORCH_LIBRARY_IMPL(bert_op, CPU, m) {
+  m.impl("prepack", prepack);
+  m.impl("encoder", encoder);
+}
+
+TORCH_LIBRARY_IMPL(bert_op, Meta, m) {
+  m.impl("prepack", prepack_meta);
+  m.impl("encoder", encoder_meta);
+}

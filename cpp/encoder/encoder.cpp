@@ -1,0 +1,310 @@
+// The phases of a layer and who runs them. The residual stream stays in the caller's result, in fp32, each row at its final
+// position; everything else lives in a workspace of the slice's size.
+#include "encoder/encoder.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <memory>
+#include <vector>
+
+#include "encoder/arena.h"
+#include "encoder/plan.h"
+#include "encoder/threads.h"
+#include "encoder/workspace.h"
+
+namespace bert_op {
+namespace {
+
+// Activations that feed a linear layer. u8 ones come from rows of floats that are quantized in a step of their own.
+struct Operand {
+  std::byte* tiles = nullptr;
+  RowScale* row_scale = nullptr;
+  std::byte* float_rows = nullptr;
+};
+
+struct TeamBuffers {
+  Operand hidden;              // all rows of the team: what the last LayerNorm left for the next linear layer
+  std::byte* heads = nullptr;  // queries, keys, values of a slice: [3 * heads][rows][head size]
+  Operand context;             // attention's result of a slice
+  Operand intermediate;        // GELU's result of a slice; shares memory with heads and context
+  struct Member {
+    std::byte* attention = nullptr;
+    float* partial = nullptr;
+  };
+  std::vector<Member> members;
+};
+
+Operand take_operand(Pieces& pieces, const ModelShape& shape, std::int64_t rows, std::int64_t columns, bool from_floats) {
+  const ElementType type = linear_type(shape.precision);
+  const std::int64_t tiles = k_tiles(type, columns);
+  Operand operand;
+  operand.tiles = pieces.take(activation_bytes(rows, tiles));
+  if (type == ElementType::u8) {
+    operand.row_scale = reinterpret_cast<RowScale*>(pieces.take(rows * chunk_count(type, tiles) * 8));
+    if (from_floats) operand.float_rows = pieces.take(rows * columns * element_bytes(float_type(shape.precision)));
+  }
+  return operand;
+}
+
+TeamBuffers take_buffers(Pieces& pieces, const ModelShape& shape, const Team& team, int members) {
+  const ElementType floats = float_type(shape.precision);
+  TeamBuffers buffers;
+  buffers.hidden = take_operand(pieces, shape, team.padded_rows, shape.hidden_size, false);
+  const std::size_t shared = pieces.used();
+  buffers.heads = pieces.take(3 * team.max_slice_rows * shape.hidden_size * element_bytes(floats));
+  buffers.context = take_operand(pieces, shape, team.max_slice_rows, shape.hidden_size, true);
+  const std::size_t attention_end = pieces.used();
+  pieces.rewind(shared);
+  buffers.intermediate = take_operand(pieces, shape, team.max_slice_rows, shape.intermediate_size, true);
+  pieces.rewind(std::max(pieces.used(), attention_end));
+  for (int member = 0; member < members; ++member) {
+    TeamBuffers::Member own;
+    own.attention = pieces.take(attention_scratch_bytes(floats, team.max_sequence, shape.head_size()));
+    own.partial = reinterpret_cast<float*>(pieces.take(team.max_slice_rows * kPanelColumns * 4));
+    buffers.members.push_back(own);
+  }
+  return buffers;
+}
+
+// One thread's way through the encoder.
+class Member {
+ public:
+  Member(const EncoderCall& call, const Sequences& sequences, const Team& team, const TeamBuffers& buffers,
+         Barrier& barrier, int member, int members)
+      : call_(call), shape_(call.shape), sequences_(sequences), team_(team), buffers_(buffers), barrier_(barrier),
+        member_(member), members_(members), kernels_(kernels(call.isa)), linear_(linear_type(shape_.precision)),
+        floats_(float_type(shape_.precision)), hidden_tiles_(k_tiles(linear_, shape_.hidden_size)) {}
+
+  void run() {
+    kernels_.enter();
+    std::byte* arena = const_cast<std::byte*>(call_.arena);  // Layer's views serve packing too; here they are only read
+    for (const Slice& slice : team_.slices) gather(slice, layer_view(shape_, arena, 0));
+    barrier_.wait();
+    for (std::int64_t index = 0; index < shape_.num_layers; ++index) {
+      const Layer layer = layer_view(shape_, arena, index);
+      const bool last = index + 1 == shape_.num_layers;
+      const Layer next = layer_view(shape_, arena, last ? index : index + 1);
+      for (const Slice& slice : team_.slices) run_layer(slice, layer, last ? nullptr : &next.qkv);
+    }
+    kernels_.leave();
+  }
+
+ private:
+  void run_layer(const Slice& slice, const Layer& layer, const Linear* next) {
+    const Operand hidden = hidden_of(slice);
+    project(slice, layer.qkv, hidden, Activation::none,
+            store_heads(buffers_.heads, floats_, shape_.head_size(), team_.max_slice_rows));
+    barrier_.wait();
+    attend(slice);
+    barrier_.wait();
+    quantize_rows(slice, layer.attention_output, buffers_.context);
+    add_projection(slice, layer.attention_output, buffers_.context);
+    barrier_.wait();
+    normalize(slice, layer.attention_norm, &layer.intermediate);
+    barrier_.wait();
+    project(slice, layer.intermediate, hidden, shape_.activation, store_of(buffers_.intermediate, shape_.intermediate_size));
+    barrier_.wait();
+    quantize_rows(slice, layer.output, buffers_.intermediate);
+    add_projection(slice, layer.output, buffers_.intermediate);
+    barrier_.wait();
+    normalize(slice, layer.output_norm, next);
+    barrier_.wait();
+  }
+
+  // Input rows to their places in the result, and packed for the first layer.
+  void gather(const Slice& slice, const Layer& first) {
+    const Range rows = own_rows(slice);
+    for (std::int64_t row = rows.begin; row < rows.end; ++row) {
+      const std::int64_t position = positions(slice)[row];
+      std::memcpy(call_.result + position * shape_.hidden_size, call_.hidden_states + position * shape_.hidden_size,
+                  static_cast<std::size_t>(shape_.hidden_size) * 4);
+    }
+    normalize(slice, {nullptr, nullptr}, &first.qkv);
+  }
+
+  GemmArgs gemm_args(const Slice& slice, const Linear& linear, const Operand& input) const {
+    const Range panels = split(linear.out_features / kPanelColumns, members_, member_);
+    return {.type = linear.type,
+            .rows = slice.rows,
+            .tiles = linear.tiles,
+            .a = input.tiles,
+            .b = linear.weight,
+            .bias = linear.bias,
+            .weight_scale = linear.weight_scale,
+            .column_sum = linear.column_sum,
+            .row_scale = input.row_scale,
+            .columns = linear.out_features,
+            .panel_begin = panels.begin,
+            .panel_end = panels.end,
+            .partial = buffers_.members[static_cast<std::size_t>(member_)].partial};
+  }
+
+  void project(const Slice& slice, const Linear& linear, const Operand& input, Activation activation, PanelStore out) {
+    GemmArgs args = gemm_args(slice, linear, input);
+    args.activation = activation;
+    args.out_type = floats_;
+    args.out = out;
+    kernels_.gemm(args);
+  }
+
+  // The residual connection: the projection is added to the rows of the result.
+  void add_projection(const Slice& slice, const Linear& linear, const Operand& input) {
+    GemmArgs args = gemm_args(slice, linear, input);
+    args.add_to = call_.result;
+    args.add_rows = positions(slice);
+    args.add_stride = shape_.hidden_size;
+    kernels_.gemm(args);
+  }
+
+  // Heads go round the team, so that every sequence is shared evenly.
+  void attend(const Slice& slice) {
+    const std::int64_t head_size = shape_.head_size();
+    const std::int64_t row_bytes = head_size * element_bytes(floats_);
+    const std::int64_t matrix = team_.max_slice_rows * row_bytes;
+    std::int64_t turn = 0;
+    for (std::int64_t item = slice.begin; item < slice.end; ++item) {
+      const Sequence& sequence = sequences_.items[static_cast<std::size_t>(item)];
+      const std::int64_t row = sequence.first - slice.first;
+      for (std::int64_t head = 0; head < shape_.num_heads; ++head) {
+        if (turn++ % members_ != member_) continue;
+        const std::byte* query = buffers_.heads + head * matrix + row * row_bytes;
+        const float* mask = sequence.mask < 0
+                                ? nullptr
+                                : sequences_.masks.data() + sequence.mask + head * sequence.mask_head_stride;
+        kernels_.attention({.type = floats_,
+                            .q = query,
+                            .k = query + shape_.num_heads * matrix,
+                            .v = query + 2 * shape_.num_heads * matrix,
+                            .seq_len = sequence.length,
+                            .head_size = head_size,
+                            .scale = 1.0f / std::sqrt(static_cast<float>(head_size)),
+                            .mask = mask,
+                            .mask_row_stride = sequence.mask_row_stride,
+                            .row_begin = 0,
+                            .row_end = sequence.length,
+                            .scratch = buffers_.members[static_cast<std::size_t>(member_)].attention,
+                            .out = store_of(buffers_.context, shape_.hidden_size),
+                            .out_row = row,
+                            .out_panel = head * head_size / kPanelColumns,
+                            .out_type = floats_});
+      }
+    }
+  }
+
+  // Only the int8 precisions have something to do here.
+  void quantize_rows(const Slice& slice, const Linear& linear, const Operand& operand) {
+    if (linear_ != ElementType::u8) return;
+    const Range rows = own_rows(slice);
+    kernels_.quantize({.source_type = floats_,
+                       .source = operand.float_rows,
+                       .columns = linear.in_features,
+                       .row_begin = rows.begin,
+                       .row_end = rows.end,
+                       .packed = packed_rows(operand, linear)});
+    barrier_.wait();
+  }
+
+  void normalize(const Slice& slice, const LayerNormWeights& norm, const Linear* next) {
+    const Range rows = own_rows(slice);
+    kernels_.layer_norm({.x = call_.result,
+                         .rows = positions(slice),
+                         .hidden_size = shape_.hidden_size,
+                         .gamma = norm.gamma,
+                         .beta = norm.beta,
+                         .eps = shape_.layer_norm_eps,
+                         .row_begin = rows.begin,
+                         .row_end = rows.end,
+                         .packed = next == nullptr ? PackedRows{} : packed_rows(hidden_of(slice), *next)});
+  }
+
+  PackedRows packed_rows(const Operand& operand, const Linear& linear) const {
+    return {.type = linear_,
+            .tiles = operand.tiles,
+            .tile_count = linear.tiles,
+            .row_scale = operand.row_scale,
+            .static_range = shape_.static_quantization ? linear.static_range : nullptr};
+  }
+
+  // Where a linear layer or attention writes what the next linear layer reads.
+  PanelStore store_of(const Operand& operand, std::int64_t columns) const {
+    return linear_ == ElementType::u8 ? store_rows(operand.float_rows, floats_, columns)
+                                      : store_tiles(operand.tiles, floats_, k_tiles(floats_, columns));
+  }
+
+  Operand hidden_of(const Slice& slice) const {
+    Operand operand = buffers_.hidden;
+    operand.tiles += slice.padded_row / kTileRows * hidden_tiles_ * kTileBytes;
+    if (operand.row_scale != nullptr) operand.row_scale += slice.padded_row * chunk_count(linear_, hidden_tiles_);
+    return operand;
+  }
+
+  const std::int64_t* positions(const Slice& slice) const { return sequences_.positions.data() + slice.first; }
+
+  // In whole tiles, so that no two threads write to one.
+  Range own_rows(const Slice& slice) const {
+    const Range blocks = split(ceil_div(slice.rows, kTileRows), members_, member_);
+    return {std::min(blocks.begin * kTileRows, slice.rows), std::min(blocks.end * kTileRows, slice.rows)};
+  }
+
+  const EncoderCall& call_;
+  const ModelShape& shape_;
+  const Sequences& sequences_;
+  const Team& team_;
+  const TeamBuffers& buffers_;
+  Barrier& barrier_;
+  const int member_;
+  const int members_;
+  const Kernels& kernels_;
+  const ElementType linear_;
+  const ElementType floats_;
+  const std::int64_t hidden_tiles_;
+};
+
+// Rows that are not computed become zero.
+void zero_skipped(const EncoderCall& call, const Sequences& sequences) {
+  std::size_t next = 0;
+  for (std::int64_t position = 0; position < call.batch * call.seq_len; ++position) {
+    if (next < sequences.positions.size() && sequences.positions[next] == position) {
+      ++next;
+      continue;
+    }
+    std::memset(call.result + position * call.shape.hidden_size, 0, static_cast<std::size_t>(call.shape.hidden_size) * 4);
+  }
+}
+
+void run_on(const EncoderCall& call, const Sequences& sequences, int threads) {
+  const Plan plan = make_plan(call.shape, sequences, threads);
+  const auto take_all = [&](Pieces pieces, std::vector<TeamBuffers>& buffers) {
+    for (const Team& team : plan.teams) buffers.push_back(take_buffers(pieces, call.shape, team, plan.threads_per_team));
+    return pieces.used();
+  };
+  std::vector<TeamBuffers> buffers;
+  const std::size_t bytes = take_all(Pieces(nullptr), buffers);
+  buffers.clear();
+  take_all(Pieces(Workspace::of_this_thread(bytes)), buffers);
+  std::vector<std::unique_ptr<Barrier>> barriers;
+  for (std::size_t i = 0; i < plan.teams.size(); ++i) barriers.push_back(std::make_unique<Barrier>(plan.threads_per_team));
+
+  int came = 0;
+  run_parallel(threads, [&](int thread, int count) {
+    if (thread == 0) came = count;
+    if (count != threads) return;
+    const auto team = static_cast<std::size_t>(thread / plan.threads_per_team);
+    Member(call, sequences, plan.teams[team], buffers[team], *barriers[team], thread % plan.threads_per_team,
+           plan.threads_per_team)
+        .run();
+  });
+  if (came != threads) run_on(call, sequences, 1);  // the runtime gave fewer threads than the plan was made for
+  Workspace::trim_this_thread();
+}
+
+}  // namespace
+
+void run_encoder(const EncoderCall& call) {
+  const Sequences sequences = find_sequences(call.batch, call.seq_len, call.shape.num_heads, call.mask, call.skip_padding);
+  zero_skipped(call, sequences);
+  if (!sequences.items.empty()) run_on(call, sequences, std::max(1, call.threads));
+}
+
+}  // namespace bert_op

@@ -1,0 +1,28 @@
+// Numbers that come from the machine or from measuring it, all in one place.
+#pragma once
+
+#include <cstdint>
+
+#include "encoder/shape.h"
+
+namespace bert_op::tuning {
+
+// Bytes of the L2 cache of one core, as the operating system tells; 1 MiB where it does not.
+std::int64_t l2_bytes();
+
+// Rows of one slice: the widest activations (the input of the last linear layer) take three quarters of L2.
+std::int64_t slice_rows(const ModelShape& shape);
+
+// Streaming a model's weights through a core once takes about as long as computing this many rows.
+constexpr std::int64_t kRowsOfOneWeightStream = 96;
+
+// What the barriers of a team of several threads cost, relative to the team's work.
+constexpr double kTeamOverhead = 1.03;
+
+// Barriers spin this often before they give up the processor: about 50 us.
+constexpr int kBarrierSpins = 2000;
+
+// A workspace larger than this is freed after the call instead of being kept for the next one.
+constexpr std::int64_t kKeptWorkspaceBytes = std::int64_t{256} << 20;
+
+}  // namespace bert_op::tuning

@@ -1,0 +1,147 @@
+// CPUID, XCR0 and the kernel's AMX permission. Compiled without any ISA flag.
+#include "kernels/isa.h"
+
+#include <array>
+#include <cstdint>
+#include <cstdlib>
+#include <stdexcept>
+
+#if defined(__x86_64__)
+#include <cpuid.h>
+#endif
+#if defined(__linux__)
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
+#ifdef BERT_OP_AMX_EMULATION
+#include "tests/amx_emulator.h"
+#endif
+
+namespace bert_op {
+namespace {
+
+constexpr std::array<const char*, 5> kNames = {"portable", "avx2", "avx512", "avx512_vnni", "amx"};
+
+struct CpuFeatures {
+  bool avx2 = false;
+  bool avx512 = false;
+  bool avx512_vnni = false;
+  bool avx512_bf16 = false;
+  bool amx = false;
+};
+
+#if defined(__x86_64__)
+
+bool bit(unsigned value, int index) { return ((value >> index) & 1u) != 0; }
+
+std::uint64_t read_xcr0() {
+  unsigned low = 0, high = 0;
+  asm volatile("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
+  return (std::uint64_t{high} << 32) | low;
+}
+
+// Linux hands out the 8 KiB of tile state on request only (Documentation/arch/x86/xstate.rst).
+bool request_amx_permission() {
+#if defined(__linux__)
+  constexpr long kArchReqXcompPerm = 0x1023;
+  constexpr long kXfeatureXtileData = 18;
+  return syscall(SYS_arch_prctl, kArchReqXcompPerm, kXfeatureXtileData) == 0;
+#else
+  return false;
+#endif
+}
+
+CpuFeatures probe() {
+  CpuFeatures found;
+  unsigned a = 0, b = 0, c = 0, d = 0;
+  if (!__get_cpuid(1, &a, &b, &c, &d) || !bit(c, 27)) return found;  // no OSXSAVE: xgetbv would fault
+  const bool fma = bit(c, 12), f16c = bit(c, 29);
+  const std::uint64_t xcr0 = read_xcr0();
+  const bool ymm_saved = (xcr0 & 0x6) == 0x6;
+  const bool zmm_saved = (xcr0 & 0xe6) == 0xe6;
+  const bool tiles_saved = (xcr0 & 0x60000) == 0x60000;
+  if (!__get_cpuid_count(7, 0, &a, &b, &c, &d)) return found;
+  const unsigned max_subleaf = a;
+  found.avx2 = ymm_saved && fma && f16c && bit(b, 5);
+  found.avx512 = found.avx2 && zmm_saved && bit(b, 16) && bit(b, 17) && bit(b, 30) && bit(b, 31);  // F DQ BW VL
+  found.avx512_vnni = found.avx512 && bit(c, 11);
+  const bool amx_bf16 = bit(d, 22), amx_tile = bit(d, 24), amx_int8 = bit(d, 25);
+  if (max_subleaf >= 1 && __get_cpuid_count(7, 1, &a, &b, &c, &d)) found.avx512_bf16 = found.avx512 && bit(a, 5);
+  found.amx = found.avx512_vnni && found.avx512_bf16 && tiles_saved && amx_tile && amx_bf16 && amx_int8 &&
+              request_amx_permission();
+  return found;
+}
+
+#else
+
+CpuFeatures probe() { return {}; }
+
+#endif
+
+const CpuFeatures& features() {
+  static const CpuFeatures found = [] {
+    CpuFeatures probed = probe();
+#ifdef BERT_OP_AMX_EMULATION
+    if (!probed.amx && probed.avx512_bf16 && probed.avx512_vnni) probed.amx = testing::install_amx_emulator();
+#endif
+    return probed;
+  }();
+  return found;
+}
+
+std::string known_names() {
+  std::string all;
+  for (const char* name : kNames) all += all.empty() ? name : std::string(", ") + name;
+  return all;
+}
+
+Isa read_active_isa() {
+  const char* requested = std::getenv("BERT_OP_MAX_ISA");
+  if (requested == nullptr || *requested == '\0') return detected_isa();
+  Isa isa;
+  try {
+    isa = parse_isa(requested);
+  } catch (const std::invalid_argument& error) {
+    throw std::runtime_error(std::string("BERT_OP_MAX_ISA: ") + error.what());
+  }
+  if (isa > detected_isa()) {
+    throw std::runtime_error(std::string("BERT_OP_MAX_ISA=") + requested + ": this CPU goes up to " +
+                             isa_name(detected_isa()) + "; unset the variable or name that tier or a lower one");
+  }
+  return isa;
+}
+
+}  // namespace
+
+const char* isa_name(Isa isa) { return kNames[static_cast<std::size_t>(isa)]; }
+
+Isa parse_isa(const std::string& name) {
+  for (std::size_t i = 0; i < kNames.size(); ++i) {
+    if (name == kNames[i]) return static_cast<Isa>(i);
+  }
+  throw std::invalid_argument("'" + name + "' is no instruction-set tier; known are " + known_names());
+}
+
+Isa detected_isa() {
+  const CpuFeatures& cpu = features();
+  if (cpu.amx) return Isa::amx;
+  if (cpu.avx512_vnni) return Isa::avx512_vnni;
+  if (cpu.avx512) return Isa::avx512;
+  if (cpu.avx2) return Isa::avx2;
+  return Isa::portable;
+}
+
+bool has_avx512_bf16() { return features().avx512_bf16; }
+
+Isa active_isa() {
+  static const Isa isa = read_active_isa();
+  return isa;
+}
+
+std::vector<Isa> available_isas() {
+  std::vector<Isa> isas;
+  for (int i = 0; i <= static_cast<int>(detected_isa()); ++i) isas.push_back(static_cast<Isa>(i));
+  return isas;
+}
+
+}  // namespace bert_op

@@ -1,0 +1,136 @@
+// Vectors of this tier's width. Like everything in this folder: kernel text that exists once and is compiled once per tier,
+// inside the namespace that tier.h opens, with that tier's flags. It must not call inline functions of the standard library:
+// the linker would merge their copies across tiers and could leave AVX-512 code in the portable one.
+
+namespace {
+
+#if defined(__AVX512F__)
+constexpr int kLanes = 16;
+#elif defined(__AVX2__)
+constexpr int kLanes = 8;
+#else
+constexpr int kLanes = 4;
+#endif
+
+typedef float Vec __attribute__((vector_size(kLanes * 4)));
+typedef std::int32_t VecInt __attribute__((vector_size(kLanes * 4)));
+typedef std::uint32_t VecUint __attribute__((vector_size(kLanes * 4)));
+typedef std::uint16_t VecHalf __attribute__((vector_size(kLanes * 2)));
+typedef std::uint8_t VecByte __attribute__((vector_size(kLanes)));
+
+#define BERT_OP_INLINE inline __attribute__((always_inline))
+
+template <class To, class From>
+BERT_OP_INLINE To bit_cast(From from) {
+  static_assert(sizeof(To) == sizeof(From));
+  To to;
+  __builtin_memcpy(&to, &from, sizeof to);
+  return to;
+}
+
+template <class V = Vec>
+BERT_OP_INLINE V load(const void* from) {
+  V value;
+  __builtin_memcpy(&value, from, sizeof value);
+  return value;
+}
+
+template <class V>
+BERT_OP_INLINE void store(void* to, V value) {
+  __builtin_memcpy(to, &value, sizeof value);
+}
+
+BERT_OP_INLINE Vec set(float value) { return Vec{} + value; }
+BERT_OP_INLINE VecInt set_int(std::int32_t value) { return VecInt{} + value; }
+
+// Both return the second argument where either is NaN.
+BERT_OP_INLINE Vec vmax(Vec a, Vec b) {
+#if defined(__AVX512F__)
+  return (Vec)_mm512_max_ps((__m512)a, (__m512)b);
+#elif defined(__AVX2__)
+  return (Vec)_mm256_max_ps((__m256)a, (__m256)b);
+#elif defined(__SSE2__)
+  return (Vec)_mm_max_ps((__m128)a, (__m128)b);
+#else
+  return a > b ? a : b;
+#endif
+}
+
+BERT_OP_INLINE Vec vmin(Vec a, Vec b) {
+#if defined(__AVX512F__)
+  return (Vec)_mm512_min_ps((__m512)a, (__m512)b);
+#elif defined(__AVX2__)
+  return (Vec)_mm256_min_ps((__m256)a, (__m256)b);
+#elif defined(__SSE2__)
+  return (Vec)_mm_min_ps((__m128)a, (__m128)b);
+#else
+  return a < b ? a : b;
+#endif
+}
+
+// To the nearest integer, ties to even; only for |value| < 2^22. NaN gives an arbitrary integer.
+BERT_OP_INLINE VecInt round_to_int(Vec value) {
+#if defined(__AVX512F__)
+  return (VecInt)_mm512_cvtps_epi32((__m512)value);
+#elif defined(__AVX2__)
+  return (VecInt)_mm256_cvtps_epi32((__m256)value);
+#elif defined(__SSE2__)
+  return (VecInt)_mm_cvtps_epi32((__m128)value);
+#else
+  const Vec magic = set(12582912.0f);  // 1.5 * 2^23: adding it leaves the integer in the low mantissa bits
+  return bit_cast<VecInt>(value + magic) - bit_cast<VecInt>(magic);
+#endif
+}
+
+BERT_OP_INLINE Vec to_float(VecInt value) { return __builtin_convertvector(value, Vec); }
+
+BERT_OP_INLINE float reduce_add(Vec v) {
+  float sum = 0.0f;
+  for (int i = 0; i < kLanes; ++i) sum += v[i];
+  return sum;
+}
+
+BERT_OP_INLINE float reduce_max(Vec v) {
+  float best = v[0];
+  for (int i = 1; i < kLanes; ++i) best = v[i] > best ? v[i] : best;
+  return best;
+}
+
+BERT_OP_INLINE float reduce_min(Vec v) {
+  float best = v[0];
+  for (int i = 1; i < kLanes; ++i) best = v[i] < best ? v[i] : best;
+  return best;
+}
+
+BERT_OP_INLINE Vec load_bf16(const std::uint16_t* from) {
+#if defined(__AVX512F__)
+  return (Vec)_mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(load<__m256i>(from)), 16));
+#else
+  return bit_cast<Vec>(__builtin_convertvector(load<VecHalf>(from), VecUint) << 16);
+#endif
+}
+
+// Round to nearest even; NaN stays NaN.
+BERT_OP_INLINE VecHalf to_bf16(Vec value) {
+#if defined(__AVX512BF16__)
+  return bit_cast<VecHalf>(_mm512_cvtneps_pbh((__m512)value));
+#else
+  const VecUint bits = bit_cast<VecUint>(value);
+  const VecUint rounded = (bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16;
+  const VecUint quiet = (bits >> 16) | 0x40u;
+  const VecUint is_nan = (VecUint)(value != value);
+  return __builtin_convertvector((rounded & ~is_nan) | (quiet & is_nan), VecHalf);
+#endif
+}
+
+BERT_OP_INLINE void store_bf16(std::uint16_t* to, Vec value) { store(to, to_bf16(value)); }
+
+BERT_OP_INLINE void store_u8(std::uint8_t* to, VecInt value) {
+#if defined(__AVX512F__)
+  store(to, _mm512_cvtusepi32_epi8((__m512i)value));
+#else
+  store(to, __builtin_convertvector(value, VecByte));
+#endif
+}
+
+}  // namespace
