@@ -207,6 +207,7 @@ def _read_model(
         trust_remote_code=False,
         use_safetensors=None if spec.allow_pickle else True,
         output_loading_info=True,
+        ignore_mismatched_sizes=True,  # they are in the information and refused below, by name
         **options,
     )
     mismatched = [str(entry[0] if isinstance(entry, tuple) else entry) for entry in info["mismatched_keys"]]
