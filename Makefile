@@ -17,6 +17,7 @@ run: $(VENV)/op.stamp
 	$(BIN)/python -m harness +experiment=quickstart
 
 test: $(VENV)/op.stamp
+	$(BIN)/ctest --test-dir build/python --output-on-failure
 	$(BIN)/python -m pytest
 
 ui: $(VENV)/op.stamp
@@ -39,7 +40,7 @@ docs: $(VENV)/op.stamp
 
 # Editable: a changed .py needs no rebuild. build/python is kept, so a changed .cpp recompiles only itself.
 $(VENV)/op.stamp: $(VENV)/torch.stamp $(NATIVE)
-	$(PIP) install --quiet --no-build-isolation -c constraints.txt -e '.[dev]'
+	$(PIP) install --quiet --no-build-isolation -c constraints.txt -C cmake.define.BERT_OP_TESTS=ON -e '.[dev]'
 	touch $@
 
 # torch and the build tools come before the op, which is compiled against exactly this torch.

@@ -198,7 +198,7 @@ def test_every_direct_dependency_is_pinned():
 
 
 def test_every_import_is_declared():
-    """What happens to be installed because another package needs it may be gone with that package's next version."""
+    """What is there only because another package needs it may be gone with that package's next version."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     declared = {canonical(re.split(r"[^A-Za-z0-9._-]", line)[0]) for line in project["dependencies"]}
     providers = packages_distributions()
