@@ -24,7 +24,7 @@ def explain(model: nn.Module | None = None) -> dict[str, Any]:
 
     Returns:
         `version`, `commit`, `dirty`, `compiler`, `torch`: what the library was built from and for;
-        `isa`, `isa_detected`, `isa_compiled`: the tier in use, the best one of this CPU, and all in the
+        `isa`, `isa_detected`, `isa_available`: the tier in use, the best one of this CPU, and all in the
             library;
         `library`: its path; `threads`: how many the operator uses;
         `precision`, `skip_padding`: of the model, or of models created from here on if none is given.

@@ -1,7 +1,7 @@
 """Find and load the compiled operators, `torch.ops.bert_op.*`.
 
 The library is looked for once, when `bert_op` is imported: at `BERT_OP_PT_LIB` if that is set, else beside
-the extension module `bert_op._native`. Whatever is wrong with it is reported there and then, in one paragraph.
+the extension module `bert_op._native`. Whatever is wrong with it is reported at once, in one paragraph.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ def build_info() -> dict[str, Any]:
     if _release(info["torch"]) != _release(torch.__version__):
         raise LibraryError(
             f"The library of bert_op was built against torch {info['torch']}, but torch {torch.__version__} "
-            f"is running. Build it again in this environment, or point {PATH_VARIABLE} at a library that fits."
+            f"is running. Build it again in this environment, or give {PATH_VARIABLE} one that fits."
         )
     return info
 
@@ -97,8 +97,8 @@ def library_path() -> Path:
             return home / LIBRARY_NAME
     raise LibraryError(
         f"The compiled library {LIBRARY_NAME} is not installed beside bert_op "
-        f"({', '.join(map(str, homes))}) and {PATH_VARIABLE} is not set. Install the project (pip install .), or build it with CMake and set "
-        f"{PATH_VARIABLE}=build/{LIBRARY_NAME}."
+        f"({', '.join(map(str, homes))}) and {PATH_VARIABLE} is not set. Install the project "
+        f"(make run does), or build the library with CMake and set {PATH_VARIABLE}=build/{LIBRARY_NAME}."
     )
 
 
@@ -121,7 +121,7 @@ def _explain_load_failure(path: Path, error: OSError) -> str:
     if "undefined symbol" in detail or "version `" in detail:
         return (
             f"{origin} does not fit torch {torch.__version__}: it was built against another version "
-            f"({detail}). Build it again in this environment, or unset {PATH_VARIABLE} to use the installed one."
+            f"({detail}). Build it again in this environment, or unset {PATH_VARIABLE}."
         )
     return (
         f"{origin} cannot be loaded as a shared library ({detail}). "

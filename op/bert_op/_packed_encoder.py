@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import warnings
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 from torch.autograd import forward_ad
 
 from bert_op._families import Family
-from bert_op._packing import OriginalPath, Sources, pack, read_sources
+from bert_op._packing import OriginalPath, Sources, observed, pack, read_sources, unobserved
 from bert_op._policy import Policy
 
 _GRADIENTS = (
@@ -160,28 +161,29 @@ class PackedEncoder(nn.Module):
             OriginalPath: see `check`.
             RuntimeError: a weight is not finite or has a wrong shape.
         """
-        sources = self.check(gradients=gradients)
-        packed = self._op_packed
-        if packed is not None and packed.sources is sources and sources.same_weights():
-            return packed.arena
-        with _packing:
-            packed = self._op_packed  # another thread may have packed while this one waited
-            if packed is None or not (packed.sources.same_modules() and packed.sources.same_weights()):
-                packed = self._pack()
-            return packed.arena
+        with unobserved() if observed() else nullcontext():
+            sources = self.check(gradients=gradients)
+            packed = self._op_packed
+            if packed is not None and packed.sources is sources and sources.same_weights():
+                return packed.arena
+            with _packing:
+                packed = self._op_packed  # another thread may have packed while this one waited
+                if packed is None or not (packed.sources.same_modules() and packed.sources.same_weights()):
+                    packed = self._pack()
+                self._op_sources = packed.sources
+                return packed.arena
 
     def pack_early(self) -> None:
-        """Pack now if that is possible, so that a graph recorded before the first forward finds packed
-        weights.
+        """Pack now if possible, so that a graph recorded before the first forward finds packed weights.
 
-        What is wrong with the weights, if anything, is an error of the forward that needs them, not of
-        `eval()`.
+        What is wrong with the weights, if anything, is an error of the forward that needs them.
         """
         if not self.training:
             try:
                 self.ready(gradients=False)
             except (OriginalPath, RuntimeError):
-                self._drop()
+                if not self.op_freed:
+                    self._drop()
 
     def free_original(self) -> None:
         """Give up the data of the original weights; shapes, dtypes and names stay. Needs packed weights."""
@@ -252,7 +254,7 @@ class PackedEncoder(nn.Module):
             raise RuntimeError(f"{_FREED}, but its parameters were changed since. Load the model again.")
         sources = read_sources(self, self.family)
         packed = Packed(sources, pack(sources, self.op_policy))
-        self._op_sources, self._op_packed, self.packed_weights = sources, packed, packed.arena
+        self._op_packed, self.packed_weights = packed, packed.arena
         return packed
 
     def _adopt_freed(self) -> None:
@@ -279,11 +281,11 @@ def _prepare_graph(encoder: PackedEncoder, gradients: bool, grad_enabled: bool) 
             return None
         # Export shows the module with placeholders in place of its tensors, so packing has to come before it.
         packed = encoder._op_packed
-        if encoder.training or packed is None or not packed.sources.same_weights():
-            raise OriginalPath(
-                "it was exported in training mode or before its weights were packed (call eval() last)"
-            )
-        if reason := packed.sources.interception():
+        with unobserved():
+            packed_now = packed is not None and packed.sources.same_weights()
+        if encoder.training or not packed_now:
+            raise OriginalPath("it was exported in training mode or before it was packed (call eval() last)")
+        if packed is not None and (reason := packed.sources.interception()):
             raise OriginalPath(reason)
     except OriginalPath as decision:
         return str(decision)

@@ -16,13 +16,14 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._python_dispatch import _disable_current_modes
+from torch.utils._python_dispatch import _disable_current_modes, _get_current_dispatch_mode
 from transformers.activations import ACT2FN
 from transformers.utils import output_capturing
 
 from bert_op._families import ACTIVATIONS, Family, unsupported_sizes
 from bert_op._policy import Policy
 
+_SAMPLES = 8
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 
 
@@ -36,7 +37,9 @@ class Sources:
 
     Attributes:
         weights: 16 tensors a layer, in the order of `prepack`.
-        stamps: address and version counter of each weight; writing to a weight in place raises its version.
+        addresses, versions: of each weight; writing to a weight in place raises its version counter.
+        samples: views of a few elements of each weight, and `sampled` what was in them: writing through
+            `weight.data` raises no counter, so this is how such a write is found, unless it misses them all.
         tables, names, values: for each child and weight, the dict that holds it, its key and the object found
             there.
         hooks: the hook dicts of all modules; torch keeps these dicts and changes their content.
@@ -46,7 +49,10 @@ class Sources:
     """
 
     weights: tuple[Tensor, ...]
-    stamps: tuple[tuple[int, int], ...]
+    addresses: tuple[int, ...]
+    versions: tuple[int, ...]
+    samples: tuple[Tensor, ...]
+    sampled: Tensor
     tables: tuple[dict[str, Any], ...]
     names: tuple[str, ...]
     values: tuple[Any, ...]
@@ -65,8 +71,12 @@ class Sources:
         )
 
     def same_weights(self) -> bool:
-        """Whether the weights are still at the same place, and nothing was written to them through torch."""
-        return _stamps(self.weights) == self.stamps
+        """Whether the weights are where they were and hold the same, as far as torch and the samples tell."""
+        return (
+            _addresses(self.weights) == self.addresses
+            and _versions(self.weights) == self.versions
+            and (not self.samples or torch.equal(torch.cat(self.samples), self.sampled))
+        )
 
     def any_training(self) -> bool:
         """Whether any module is in training mode, be it a single dropout."""
@@ -122,12 +132,16 @@ def read_sources(encoder: nn.Module, family: Family, *, freed: bool = False) -> 
     weights = tuple(parameters[name] for parameters, name in places[-2 * len(weighted) :])
     for weight in weights:
         _check_weight(weight, freed)
+    samples = () if freed else tuple(_sample(weight) for weight in weights)
     eps = {module.eps for module in weighted if isinstance(module, nn.LayerNorm)}
     if len(eps) != 1:
         raise OriginalPath(f"the LayerNorms differ in epsilon: {sorted(eps)}")
     return Sources(
         weights=weights,
-        stamps=_stamps(weights),
+        addresses=_addresses(weights),
+        versions=_versions(weights),
+        samples=samples,
+        sampled=torch.cat(samples) if samples else torch.empty(0),
         tables=tuple(table for table, _ in places),
         names=tuple(name for _, name in places),
         values=tuple(table[name] for table, name in places),
@@ -142,12 +156,12 @@ def read_sources(encoder: nn.Module, family: Family, *, freed: bool = False) -> 
 
 
 def pack(sources: Sources, policy: Policy) -> Tensor:
-    """The weights of `sources` in the operator's layout: one 1-D uint8 tensor.
+    """The weights of `sources` in the operator's layout: one 1-D uint8 tensor that any mode may use later.
 
     Raises:
         RuntimeError: a weight is not finite, or has another shape than its layer needs.
     """
-    with _unobserved():
+    with unobserved(), torch.inference_mode(False), torch.no_grad():
         (arena,) = torch.ops.bert_op.prepack(
             [weight.detach() for weight in sources.weights],
             num_heads=sources.num_heads,
@@ -159,13 +173,21 @@ def pack(sources: Sources, policy: Policy) -> Tensor:
     return arena
 
 
+def observed() -> bool:
+    """Whether a trace or a dispatch mode would see what is computed now."""
+    return torch._C._get_tracing_state() is not None or _get_current_dispatch_mode() is not None
+
+
 @contextmanager
-def _unobserved() -> Iterator[None]:
-    """Compute now: in no trace, under no dispatch mode, with results that any mode may use later."""
+def unobserved() -> Iterator[None]:
+    """Compute now, in no trace and under no dispatch mode.
+
+    The gradient mode is left alone: export would record the change.
+    """
     state = torch._C._get_tracing_state()
     torch._C._set_tracing_state(None)
     try:
-        with _disable_current_modes(), torch.inference_mode(False), torch.no_grad():
+        with _disable_current_modes():
             yield
     finally:
         torch._C._set_tracing_state(state)
@@ -195,7 +217,18 @@ def _check_weight(weight: Tensor | None, freed: bool) -> None:
         raise OriginalPath(f"a weight has dtype {weight.dtype} and layout {weight.layout}")
 
 
-def _stamps(weights: tuple[Tensor, ...]) -> tuple[tuple[int, int], ...]:
-    return tuple(
-        [(weight.data_ptr(), -1 if weight.is_inference() else weight._version) for weight in weights]
-    )
+def _addresses(weights: tuple[Tensor, ...]) -> tuple[int, ...]:
+    return tuple(map(Tensor.data_ptr, weights))
+
+
+def _versions(weights: tuple[Tensor, ...]) -> tuple[int, ...]:
+    try:
+        return tuple(map(operator.attrgetter("_version"), weights))
+    except RuntimeError:  # weights that were made in inference mode count no versions
+        return ()
+
+
+def _sample(weight: Tensor) -> Tensor:
+    """A view of `_SAMPLES` elements, spread over the memory that `weight` spans."""
+    span = 1 + sum((size - 1) * stride for size, stride in zip(weight.shape, weight.stride(), strict=True))
+    return weight.detach().as_strided((_SAMPLES,), (span // _SAMPLES,))
