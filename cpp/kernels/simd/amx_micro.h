@@ -29,6 +29,7 @@ struct TileMicro {
   template <class Between>
   static void run(const std::byte* a, std::int64_t block_stride, const std::byte* b, std::int64_t tiles, Acc* c,
                   std::int64_t c_stride, std::int64_t rows, Between&& between) {
+    asm volatile("" : : : "memory");  // GCC 12's _tile_loadd does not say that it reads memory
     if (rows > kTileRows) {
       two_blocks(a, a + block_stride, b, tiles, c, c_stride, between);
     } else {
