@@ -32,17 +32,17 @@ def main(arguments: Sequence[str]) -> int:
     journal = begin(spec, path.parent)
     try:
         run(spec, journal)
-    except UserError as error:
-        journal.fail("user", str(error))
     except Exception as error:
-        journal.fail("error", f"{type(error).__name__}: {one_paragraph(error)}")
-    else:
-        journal.finish()
-        return 0
-    # The parent prints the message of the report.
-    if os.environ.get("HYDRA_FULL_ERROR") == "1":
-        traceback.print_exc()
-    return 1
+        # The parent prints the message of the report; the traceback is for those who ask for it.
+        if os.environ.get("HYDRA_FULL_ERROR") == "1":
+            traceback.print_exc()
+        if isinstance(error, UserError):
+            journal.fail("user", str(error))
+        else:
+            journal.fail("error", f"{type(error).__name__}: {one_paragraph(error)}")
+        return 1
+    journal.finish()
+    return 0
 
 
 def one_paragraph(error: BaseException) -> str:
