@@ -14,6 +14,7 @@ from omegaconf import DictConfig
 from rich.console import Console
 
 from harness import job, schema, sweep
+from harness.arguments import quote_numbers
 from harness.secrets import hide_arguments, redact
 
 INTERRUPTED = 130
@@ -22,12 +23,13 @@ INTERRUPTED = 130
 def main() -> int:
     """Exit status: 0 every job finished, 1 a job failed, 2 wrong command line or configuration."""
     schema.register()
-    sys.argv[1:] = hide_arguments(sys.argv[1:])
+    conf = schema.ROOT / "conf"
+    sys.argv[1:] = quote_numbers(hide_arguments(sys.argv[1:]), conf)
     signal.signal(signal.SIGTERM, _interrupt)
     os.environ.pop(sweep.VARIABLE, None)
     statuses: list[int] = []
 
-    @hydra.main(config_path=str(schema.ROOT / "conf"), config_name="config", version_base="1.3")
+    @hydra.main(config_path=str(conf), config_name="config", version_base="1.3")
     def app(cfg: DictConfig) -> int:
         statuses.append(job.FAILED)  # until it returns
         statuses[-1] = job.run(cfg)

@@ -1,0 +1,22 @@
+"""The command line as Hydra needs it, made from what a user types."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+
+def quote_numbers(arguments: list[str], conf: Path) -> list[str]:
+    """`batch=1,4` as `batch="1","4"`: Hydra takes a bare number for a value and refuses it as an option's name.
+
+    Only for groups of `conf` that have an option with such a name; everything else is left as it is.
+    """
+    groups = {path.parent.name for path in conf.glob("*/*.yaml") if path.stem.isdigit()}
+    return [_quoted(argument) if argument.partition("=")[0] in groups else argument for argument in arguments]
+
+
+def _quoted(argument: str) -> str:
+    group, _, options = argument.partition("=")
+    if not re.fullmatch(r"\s*\w+\s*(,\s*\w+\s*)*", options):
+        return argument
+    return f"{group}=" + ",".join(f'"{option.strip()}"' for option in options.split(","))

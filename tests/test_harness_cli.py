@@ -1,0 +1,156 @@
+"""`python -m harness` from the command line to the exit status, with a stub in place of the worker."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from harness_fixtures import STUB
+from mlflow import MlflowClient
+
+from harness import job, launch
+from harness.report import Report
+from harness.schema import ROOT
+
+Cli = Callable[..., int]
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        ["precision=fp99"],
+        ["model=gpt"],
+        ["nogroup=1"],
+        ["batch.nofield=1"],
+        ["batch=7"],
+        ["batch.size=abc"],
+        ["batch.size=0"],
+        ["batch.seq_len=513"],
+        ["run_time.seconds=1", "run_time.iterations=1"],
+        ["model.path=no/such/folder"],
+        ["data.path=no/such/file.tsv"],
+        ["backend=hf", "precision=bf16_qint8"],
+        ["host.cores=9999"],
+        ["contender=hf-fp32", "precision=bf16"],
+        ["--nonsense"],
+        ["-m", "batch.size=0,0", "tracking=none"],
+        ["-m", "batch.size=abc,1", "tracking=none"],
+    ],
+    ids=" ".join,
+)
+def test_a_wrong_command_line_ends_with_2_and_names_it(
+    cli: Cli, wrong: list[str], capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert cli(*wrong) == 2
+    said = "".join(capfd.readouterr())
+    assert "Traceback" not in said
+    assert wrong[-1 if wrong[0] != "-m" else 1].split("=")[0].removeprefix("-") in said
+
+
+def test_a_run_ends_with_0_and_leaves_its_record(cli: Cli, store_uri: str, tmp_path: Path) -> None:
+    assert cli(f"tracking.uri={store_uri}", "run_time.iterations=3") == 0
+    run = tmp_path / "run"
+    assert {path.name for path in run.iterdir()} >= {
+        "report.json", "report.md", "spec.json", "samples.npz", "latency.png", ".hydra", "tracking.json",
+    }  # fmt: skip
+    assert Report.read(run).spec.run_time.iterations == 3
+    client = MlflowClient(tracking_uri=store_uri)
+    (logged,) = client.search_runs([client.get_experiment_by_name("bert-op").experiment_id])
+    assert logged.info.status == "FINISHED"
+
+
+def test_a_failed_job_ends_with_1_and_is_logged_as_failed(
+    cli: Cli, store_uri: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("STUB", "kill")
+    assert cli(f"tracking.uri={store_uri}") == 1
+    client = MlflowClient(tracking_uri=store_uri)
+    (logged,) = client.search_runs([client.get_experiment_by_name("bert-op").experiment_id])
+    assert logged.info.status == "FAILED" and "SIGKILL" in logged.data.tags["failure"]
+
+
+def test_eight_jobs_are_one_parent_with_eight_children(
+    cli: Cli, store_uri: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert cli("-m", "precision=glob(*)", "batch=1,4", f"tracking.uri={store_uri}") == 0
+    client = MlflowClient(tracking_uri=store_uri)
+    runs = client.search_runs([client.get_experiment_by_name("bert-op").experiment_id])
+    (parent,) = [run for run in runs if "mlflow.parentRunId" not in run.data.tags]
+    children = [run for run in runs if run.data.tags.get("mlflow.parentRunId") == parent.info.run_id]
+    assert len(children) == 8 and parent.info.status == "FINISHED"
+    assert {(run.data.params["precision"], run.data.params["batch_size"]) for run in children} == {
+        (precision, size) for precision in ("fp32", "fp32_qint8", "bf16", "bf16_qint8") for size in ("1", "4")
+    }
+    assert "op-bf16_qint8" in capfd.readouterr().out
+
+
+def test_an_experiment_has_its_baseline(cli: Cli, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    assert cli("+experiment=quickstart", "tracking=none") == 0
+    lines = (tmp_path / "sweep/sweep.csv").read_text().splitlines()
+    assert len(lines) == 6 and lines[1].startswith("hf-fp32,eager")
+    assert "mlflow" not in capfd.readouterr().out.lower()
+
+
+def test_a_sweep_goes_on_after_a_failed_job(cli: Cli, store_uri: str, tmp_path: Path) -> None:
+    assert cli("-m", "host.cores=null,9999", "batch=1", f"tracking.uri={store_uri}") == 2
+    assert cli("-m", "batch=1,4", "host.timeout_seconds=0.01", f"tracking.uri={store_uri}") == 1
+    kinds = [Report.read(tmp_path / f"sweep/{job}").failure for job in (0, 1)]
+    assert [failure.kind for failure in kinds if failure] == ["timeout", "timeout"]
+
+
+def test_an_interrupted_sweep_keeps_what_is_measured_and_closes_its_parent(
+    cli: Cli, store_uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def second_is_interrupted(spec: object, folder: Path) -> Report:
+        if folder.name == "1":
+            raise KeyboardInterrupt
+        return launch.launch(spec, folder, STUB)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(job, "launch", second_is_interrupted)
+    assert cli("-m", "batch=1,4,8", f"tracking.uri={store_uri}") == 130
+    client = MlflowClient(tracking_uri=store_uri)
+    runs = client.search_runs([client.get_experiment_by_name("bert-op").experiment_id])
+    assert sorted(run.info.status for run in runs) == ["FAILED", "FINISHED"]
+    assert (tmp_path / "sweep/sweep.md").is_file()
+
+
+@pytest.mark.parametrize("mode", [[], ["-m"]], ids=["run", "sweep"])
+def test_a_store_that_cannot_be_written_costs_no_result(
+    cli: Cli, tmp_path: Path, capfd: pytest.CaptureFixture[str], mode: list[str]
+) -> None:
+    assert cli(*mode, "tracking.uri=sqlite:////proc/no/mlflow.db") == 1
+    said = capfd.readouterr().out
+    assert "tracking.uri" in said and "python -m harness.log" in said
+    folder = tmp_path / ("sweep/0" if mode else "run")
+    assert Report.read(folder).status == "finished" and (folder / "report.md").is_file()
+
+
+@pytest.mark.parametrize("mode", [[], ["-m"]], ids=["run", "sweep"])
+def test_credentials_are_nowhere(
+    cli: Cli, tmp_path: Path, capfd: pytest.CaptureFixture[str], mode: list[str]
+) -> None:
+    # Port 9 discards: the connection is refused at once.
+    assert cli(*mode, "tracking.uri=http://amy:s3cret@127.0.0.1:9") == 1
+    said = "".join(capfd.readouterr())
+    assert "s3cret" not in said and "amy" not in said and "***@127.0.0.1" in said
+    written = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert {"config.yaml", "overrides.yaml", "hydra.yaml", "tracking.json"} <= {path.name for path in written}
+    assert not [path for path in written if b"s3cret" in path.read_bytes()]
+
+
+def test_help_teaches_and_the_parent_is_light(tmp_path: Path) -> None:
+    def run(*arguments: str) -> str:
+        return subprocess.run(
+            [sys.executable, *arguments], cwd=ROOT, capture_output=True, text=True, check=True, timeout=120
+        ).stdout
+
+    told = run("-m", "harness", "--help")
+    for word in ("precision: bf16, bf16_qint8, fp32, fp32_qint8", "+experiment=quickstart", "Exit status"):
+        assert word in told
+    code = (
+        "import sys, json, harness.__main__, harness.log; "
+        "print(json.dumps([m for m in ('torch', 'transformers', 'mlflow') if m in sys.modules]))"
+    )
+    assert json.loads(run("-c", code)) == []

@@ -1,0 +1,88 @@
+from collections.abc import Iterator
+from importlib import metadata
+from pathlib import Path
+
+import pytest
+from hydra import compose, initialize_config_dir
+from hydra.errors import HydraException
+from omegaconf import DictConfig
+
+from harness.arguments import quote_numbers
+from harness.check import check
+from harness.schema import ROOT, register, to_spec, to_tracking
+from harness.spec import BACKENDS, PRECISIONS
+
+CONF = ROOT / "conf"
+FILES = sorted(CONF.glob("**/*.yaml"))
+OPTIONS = [path for path in FILES if len(path.relative_to(CONF).parts) == 2]
+CHOICES = [path for path in OPTIONS if path.parent.name != "experiment"]
+
+
+@pytest.fixture(autouse=True)
+def hydra() -> Iterator[None]:
+    register()
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        yield
+
+
+def composed(*arguments: str) -> DictConfig:
+    return compose("config", overrides=quote_numbers(list(arguments), CONF))
+
+
+@pytest.mark.parametrize("path", CHOICES, ids=lambda path: f"{path.parent.name}={path.stem}")
+def test_every_option_composes_to_a_valid_spec(path: Path) -> None:
+    spec = check(to_spec(composed(f"{path.parent.name}={path.stem}")))
+    if path.parent.name == "contender":
+        assert spec.contender == path.stem
+
+
+@pytest.mark.parametrize("path", sorted(CONF.glob("experiment/*.yaml")), ids=lambda path: path.stem)
+def test_every_job_of_every_experiment_is_valid(path: Path) -> None:
+    cfg = compose("config", overrides=[f"+experiment={path.stem}"], return_hydra_config=True)
+    contenders = cfg.hydra.sweeper.params.contender.split(",")
+    found = [
+        check(to_spec(composed(f"+experiment={path.stem}", f"contender={c}"))).contender for c in contenders
+    ]
+    assert found == contenders and found[0] == "hf-fp32"
+    assert {f"op-{precision}" for precision in PRECISIONS} <= set(found)
+    assert to_tracking(composed(f"+experiment={path.stem}")).experiment == path.stem
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(CONF)))
+def test_every_file_opens_with_the_command_that_uses_it(path: Path) -> None:
+    lines = path.read_text().splitlines()
+    comments = lines[: next(i for i, line in enumerate(lines) if not line.startswith("#"))]
+    commands = [line for line in comments if line.startswith(("# python -m harness", "# mlflow ui"))]
+    assert commands, "no command"
+    assert path.stem in " ".join(commands) or path.parent.name in ("conf", "host", "tracking", "help")
+
+
+def test_the_precisions_are_those_of_the_contract() -> None:
+    assert {path.stem for path in CONF.glob("precision/*")} == set(PRECISIONS)
+    assert {path.stem for path in CONF.glob("backend/*")} == set(BACKENDS)
+
+
+def test_a_count_replaces_the_seconds_of_the_option() -> None:
+    spec = check(to_spec(composed("run_time=standard", "run_time.iterations=3")))
+    assert (spec.run_time.seconds, spec.run_time.iterations) == (None, 3)
+    assert to_spec(composed("run_time=standard")).run_time.seconds == 60.0
+
+
+@pytest.mark.parametrize(
+    "wrong", ["precision=fp99", "model=gpt", "batch.size=abc", "nogroup=1", "batch.length=1"]
+)
+def test_what_no_schema_knows_fails_while_composing(wrong: str) -> None:
+    with pytest.raises(HydraException):
+        composed(wrong)
+
+
+def test_numbers_are_quoted_as_options_only() -> None:
+    given = ["batch=1,4", "batch.size=4", "-m", "batch=glob(*)", "precision=fp32", "model=minilm,bert-base"]
+    expected = ['batch="1","4"', *given[1:]]
+    assert quote_numbers(given, CONF) == expected
+
+
+def test_the_package_is_the_pinned_one() -> None:
+    spec = to_spec(composed("model=minilm")).model
+    recorded = {str(file) for file in metadata.files(spec.package or "") or []}
+    assert {f"{spec.package_folder}/{name}" for name in spec.package_files} <= recorded

@@ -1,0 +1,191 @@
+import dataclasses
+import sqlite3
+from pathlib import Path
+
+import numpy as np
+import pytest
+from harness_fixtures import a_spec
+from mlflow import MlflowClient
+from mlflow.entities import Run
+
+from harness import log, record
+from harness.errors import UserError
+from harness.report import Accuracy, Failure, Identity, Interval, Memory, Phases, Report, Timing
+from harness.schema import Tracking
+from harness.sinks import files, mlflow_sink
+from harness.sinks.mlflow_store import open_store
+from harness.spec import BackendSpec
+
+
+def a_report(backend: str = "op", sps: float = 100.0) -> Report:
+    return Report(
+        a_spec(backend=BackendSpec(backend)),
+        "finished",
+        identity=Identity("abc123", False, {"isa": "avx2"}, "avx2", "a CPU", "2.13", "5.2", threads=2),
+        phases=Phases(1.0, 2.0, 3.0, 4.0),
+        timing=Timing(
+            9, 1.0, 2, 8, {"p50": 20.0, "mean": 21.0}, sps, 16.0, tokens_per_s=800.0, tflops=0.5, noisy=True
+        ),
+        accuracy=Accuracy(
+            100,
+            0.8,
+            Interval(0.7, 0.9),
+            0.85,
+            agreement=0.99,
+            logit_max_abs=0.01,
+            cosine_min=0.999,
+            data_digest="d",
+        ),
+        memory=Memory(100.0, 50.0, 40.0),
+        started_at="2030-01-02T03:04:05+00:00",
+    )
+
+
+def saved(report: Report, folder: Path) -> Path:
+    report.write(folder)
+    (folder / ".hydra").mkdir()
+    (folder / ".hydra/overrides.yaml").write_text("[]\n")
+    (folder / "predictions.json").write_text("[]")
+    np.savez(folder / "samples.npz", latency_ms=np.linspace(10, 30, 50))
+    files.write_run(report, folder)
+    return folder
+
+
+def all_runs(uri: str, experiment: str = "question") -> tuple[MlflowClient, list[Run]]:
+    client = MlflowClient(tracking_uri=uri)
+    found = client.get_experiment_by_name(experiment)
+    return client, client.search_runs([found.experiment_id])
+
+
+def a_sweep(folder: Path, uri: str, reports: list[Report]) -> Path:
+    record.Sweep("an-id", "shootout", Tracking(uri=uri, experiment="question")).write(folder)
+    for index, report in enumerate(reports):
+        saved(report, folder / str(index))
+    return folder
+
+
+def test_a_run_is_logged_with_everything_of_the_contract(store_uri: str, tmp_path: Path) -> None:
+    record.log_run(saved(a_report(), tmp_path / "run"), Tracking(uri=store_uri, experiment="question"))
+    client, (run,) = all_runs(store_uri)
+    assert run.info.status == "FINISHED"
+    assert run.info.start_time == 1893553445000
+    assert {"model", "precision", "backend", "graph", "batch_size", "seq_len", "run_time", "threads", "data",
+            "samples"} <= set(run.data.params)  # fmt: skip
+    assert {"git_commit", "git_dirty", "op_build", "isa", "cpu", "torch", "transformers", "noisy"} <= set(
+        run.data.tags
+    )
+    metrics = run.data.metrics
+    assert metrics["throughput_sps"] == 100 and metrics["latency_ms/p50"] == 20 and metrics["accuracy"] == 0.8
+    expected = "tokens_per_s tflops load_s pack_s cold_ms memory_mb/peak memory_mb/weights f1 agreement"
+    assert {*expected.split(), "error/logit_max_abs", "error/cosine_min"} <= set(metrics)
+    assert not {"latency_ms/p99", "peak_fraction", "speedup"} & set(metrics), "not measured"
+    artifacts = {item.path for item in client.list_artifacts(run.info.run_id)}
+    files_of_run = "report.json report.md samples.npz predictions.json latency.png config.json .hydra"
+    assert artifacts == set(files_of_run.split())
+    assert run.inputs.dataset_inputs[0].dataset.digest == "d"
+
+
+def test_artifacts_are_beside_the_database_and_the_experiment_says_what_to_sort_by(
+    store_uri: str, tmp_path: Path
+) -> None:
+    record.log_run(saved(a_report(), tmp_path / "run"), Tracking(uri=store_uri, experiment="question"))
+    experiment = MlflowClient(tracking_uri=store_uri).get_experiment_by_name("question")
+    assert experiment.artifact_location == (tmp_path / "store/mlartifacts/question").as_uri()
+    assert experiment.tags["mlflow.experiment.primaryMetric.name"] == "throughput_sps"
+    assert list((tmp_path / "store/mlartifacts").glob("**/report.json"))
+
+
+def test_a_failed_run_is_logged_as_failed_with_its_reason(store_uri: str, tmp_path: Path) -> None:
+    report = dataclasses.replace(
+        a_report(), status="failed", timing=None, failure=Failure("killed", "By SIGKILL.")
+    )
+    record.log_run(saved(report, tmp_path / "run"), Tracking(uri=store_uri, experiment="question"))
+    _, (run,) = all_runs(store_uri)
+    assert run.info.status == "FAILED" and run.data.tags["failure"] == "killed: By SIGKILL."
+    assert run.data.metrics["accuracy"] == 0.8
+
+
+def test_a_sweep_is_a_parent_with_children_table_and_chart(store_uri: str, tmp_path: Path) -> None:
+    folder = a_sweep(tmp_path / "sweep", store_uri, [a_report("hf", 50), a_report("op", 150)])
+    assert log.main([str(folder)]) == 0
+    client, runs = all_runs(store_uri)
+    (parent,) = [run for run in runs if "mlflow.parentRunId" not in run.data.tags]
+    children = [run for run in runs if run.data.tags.get("mlflow.parentRunId") == parent.info.run_id]
+    assert len(children) == 2 and parent.info.status == "FINISHED"
+    speedups = {run.data.params["backend"]: run.data.metrics["speedup"] for run in children}
+    assert speedups == {"hf": 1.0, "op": 3.0}
+    artifacts = {item.path for item in client.list_artifacts(parent.info.run_id)}
+    assert artifacts == {"sweep.md", "sweep.csv", "sweep.html", "sweep.png"}
+
+
+def test_logging_again_changes_nothing(store_uri: str, tmp_path: Path) -> None:
+    folder = a_sweep(tmp_path / "sweep", store_uri, [a_report("hf", 50), a_report("op", 150)])
+
+    def state() -> list[tuple[str, dict[str, float], str]]:
+        client, runs = all_runs(store_uri)
+        series = {run.info.run_id: client.get_metric_history(run.info.run_id, "speedup") for run in runs}
+        assert max(len(points) for points in series.values()) == 1
+        return sorted((run.info.run_id, dict(run.data.metrics), run.info.status) for run in runs)
+
+    assert log.main([str(folder)]) == 0
+    first = state()
+    assert log.main([str(folder)]) == 0
+    assert state() == first
+
+
+def test_a_failed_job_fails_the_parent_but_the_others_are_there(store_uri: str, tmp_path: Path) -> None:
+    bad = dataclasses.replace(a_report("op"), status="failed", failure=Failure("crashed", "x"), timing=None)
+    folder = a_sweep(tmp_path / "sweep", store_uri, [a_report("hf"), bad])
+    assert log.main([str(folder)]) == 0
+    _, runs = all_runs(store_uri)
+    assert sorted(run.info.status for run in runs) == ["FAILED", "FAILED", "FINISHED"]
+
+
+def test_a_logging_that_breaks_off_leaves_no_half_run(
+    store_uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tracking = Tracking(uri=store_uri, experiment="question")
+    folder = saved(a_report(), tmp_path / "run")
+    with monkeypatch.context() as patch:
+        patch.setattr(mlflow_sink, "_log_dataset", lambda *arguments: 1 / 0)
+        with pytest.raises(UserError, match=r"tracking\.uri"):
+            record.log_run(folder, tracking)
+    assert all_runs(store_uri)[1] == []
+    record.log_run(folder, tracking)
+    assert [run.info.status for run in all_runs(store_uri)[1]] == ["FINISHED"]
+
+
+@pytest.mark.parametrize(
+    "uri", [None, "", "nonsense", "sqlite:////proc/no/mlflow.db", "ftp://u:secret@host/x"]
+)
+def test_a_store_that_cannot_be_used_is_named_without_its_credentials(uri: str | None) -> None:
+    with pytest.raises(UserError) as caught:
+        open_store(uri, "question")
+    assert caught.value.setting == "tracking.uri"
+    assert "secret" not in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_a_file_that_is_no_database_is_not_touched(tmp_path: Path) -> None:
+    file = tmp_path / "notes.db"
+    file.write_text("not a database, but somebody's notes")
+    with pytest.raises(UserError, match=r"tracking\.uri"):
+        open_store(f"sqlite:///{file}", "question")
+    assert file.read_text() == "not a database, but somebody's notes"
+
+
+def test_a_relative_store_is_one_file_from_any_directory(
+    store_uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    store = open_store("sqlite:///store/mlflow.db", "question")
+    assert store.uri == store_uri
+    rows = sqlite3.connect(tmp_path / "store/mlflow.db").execute("select artifact_location from experiments")
+    assert (f"{(tmp_path / 'store').as_uri()}/mlartifacts/question",) in rows.fetchall()
+    assert not (tmp_path / "mlruns").exists()
+
+
+def test_a_folder_without_results_is_a_wrong_command_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert log.main([str(tmp_path)]) == 2
+    assert "holds no run and no sweep" in capsys.readouterr().out

@@ -1,0 +1,61 @@
+import dataclasses
+
+import pytest
+from harness_fixtures import a_spec
+
+from harness import table
+from harness.report import Accuracy, Failure, Identity, Report, Timing
+from harness.sinks import files
+from harness.spec import BackendSpec, BatchSpec
+
+
+def a_report(backend: str, precision: str, sps: float, size: int = 2) -> Report:
+    spec = a_spec(backend=BackendSpec(backend), precision=precision, batch=BatchSpec(size, 8))
+    return Report(spec, "finished", timing=Timing(9, 1.0, size, 8, {"p50": 1000 * size / sps}, sps, 16.0))
+
+
+def test_speedup_is_against_hugging_face_fp32_of_the_same_setting() -> None:
+    reports = [
+        a_report("hf", "bf16", 50), a_report("hf", "fp32", 100), a_report("op", "bf16", 300),
+        a_report("hf", "fp32", 10, size=1), a_report("op", "bf16", 40, size=1),
+    ]  # fmt: skip
+    assert [row.speedup for row in table.rows(reports)] == [0.5, 1.0, 3.0, 1.0, 4.0]
+
+
+def test_without_fp32_the_other_hugging_face_is_the_baseline_and_without_any_there_is_none() -> None:
+    both = table.rows([a_report("hf", "bf16", 50), a_report("op", "bf16", 100)])
+    assert [row.speedup for row in both] == [1.0, 2.0]
+    assert [row.speedup for row in table.rows([a_report("op", "bf16", 100)])] == [None]
+
+
+def test_a_setting_is_a_column_only_where_it_differs() -> None:
+    reports = [a_report("op", "fp32", 10), a_report("op", "fp32", 10, size=4)]
+    assert "batch" in [column.title for column in table.columns(reports)]
+    assert "model tiny" in table.title(reports) and "batch" not in table.title(reports)
+
+
+def test_what_was_not_measured_is_a_dash_and_what_misleads_is_told() -> None:
+    report = dataclasses.replace(
+        a_report("op", "fp32", 10),
+        timing=None,
+        status="failed",
+        failure=Failure("killed", "The worker was killed."),
+        identity=Identity(weights_source="random", weights_reason="no hub"),
+        accuracy=Accuracy(absent_because="the weights are random"),
+    )
+    assert table.markdown([report]).splitlines()[-1] == "| op-fp32 | failed | - | - | - | - | - | - |"
+    text = " ".join(table.notes([report]))
+    assert "The worker was killed." in text and "no hub" in text and "the weights are random" in text
+
+
+def test_csv_and_html_hold_the_same_table() -> None:
+    reports = [a_report("hf", "fp32", 100), a_report("op", "bf16", 300)]
+    shown, body = table.columns(reports), table.rows(reports)
+    assert files._csv(shown, body).splitlines()[2].startswith("op-bf16,,300")
+    assert "<td>3.00x</td>" in files._html("x", [[c.text(row) for c in shown] for row in body], [])
+
+
+@pytest.mark.parametrize("status", ["running", "failed"])
+def test_an_unfinished_job_says_so(status: str) -> None:
+    report = dataclasses.replace(a_report("op", "fp32", 1), status=status)
+    assert f"| {status} |" in table.markdown([report])
