@@ -26,7 +26,8 @@ QUIET = {"elapsed_s": 10.0, "involuntary_switches": 5.0, "major_faults": 0.0}
 def snapshot(**changes: Any) -> Snapshot:
     fields: dict[str, Any] = {
         "own_cpu_s": 1.0, "busy_cpu_s": 10.0, "steal_s": 0.0, "involuntary_switches": 5, "minor_faults": 100,
-        "voluntary_switches": 7, "major_faults": 1, "throttle_events": None, "frequency_mhz": None, "runnable": 2,
+        "voluntary_switches": 7, "major_faults": 1,
+        "throttle_events": None, "frequency_mhz": None, "runnable": 2,
     }  # fmt: skip
     return Snapshot(**(fields | changes))
 
