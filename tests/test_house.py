@@ -165,15 +165,6 @@ def test_a_module_says_what_it_is(path):
     assert ast.get_docstring(ast.parse(path.read_text()))
 
 
-@pytest.mark.parametrize("path", named(sorted((ROOT / "conf").rglob("*.yaml"))))
-def test_a_config_opens_with_its_command(path):
-    lines = path.read_text().splitlines()
-    opening = [line for line in lines[:6] if line.startswith("#")]
-    assert lines[0].startswith("#") and any(
-        "python -m harness" in line or "mlflow ui" in line for line in opening
-    )
-
-
 # --- dependencies ------------------------------------------------------------------------------------------
 
 
