@@ -10,6 +10,8 @@
 #include <cpuid.h>
 #endif
 #if defined(__linux__)
+#include <csetjmp>
+#include <csignal>
 #include <sys/syscall.h>
 #include <unistd.h>
 #endif
@@ -51,6 +53,45 @@ bool request_amx_permission() {
 #endif
 }
 
+#if defined(__linux__)
+sigjmp_buf after_fault;
+
+void on_fault(int) { siglongjmp(after_fault, 1); }
+
+// Some virtual machines announce AMX and fault on its use: run one tile product, ready to be thrown out of it.
+bool tile_product_works() {
+  struct alignas(64) Config {
+    std::uint8_t palette = 1, start_row = 0, reserved[14] = {};
+    std::uint16_t row_bytes[16] = {64, 64, 64};
+    std::uint8_t rows[16] = {16, 16, 16};
+  };
+  static const Config config;
+  struct sigaction handler {}, before {};
+  handler.sa_handler = on_fault;
+  sigemptyset(&handler.sa_mask);
+  if (sigaction(SIGILL, &handler, &before) != 0) return false;
+  bool works = false;
+  if (sigsetjmp(after_fault, 1) == 0) {
+    // ldtilecfg; tilezero tmm0-2; tdpbf16ps tmm0, tmm1, tmm2; tilerelease: as bytes, for assemblers without AMX
+    asm volatile(
+        ".byte 0xc4, 0xe2, 0x78, 0x49, 0x00\n\t"
+        ".byte 0xc4, 0xe2, 0x7b, 0x49, 0xc0\n\t"
+        ".byte 0xc4, 0xe2, 0x7b, 0x49, 0xc8\n\t"
+        ".byte 0xc4, 0xe2, 0x7b, 0x49, 0xd0\n\t"
+        ".byte 0xc4, 0xe2, 0x6a, 0x5c, 0xc1\n\t"
+        ".byte 0xc4, 0xe2, 0x78, 0x49, 0xc0"
+        :
+        : "a"(&config), "m"(config)
+        : "memory");
+    works = true;
+  }
+  sigaction(SIGILL, &before, nullptr);
+  return works;
+}
+#else
+bool tile_product_works() { return false; }
+#endif
+
 CpuFeatures probe() {
   CpuFeatures found;
   unsigned a = 0, b = 0, c = 0, d = 0;
@@ -68,7 +109,7 @@ CpuFeatures probe() {
   const bool amx_bf16 = bit(d, 22), amx_tile = bit(d, 24), amx_int8 = bit(d, 25);
   if (max_subleaf >= 1 && __get_cpuid_count(7, 1, &a, &b, &c, &d)) found.avx512_bf16 = found.avx512 && bit(a, 5);
   found.amx = found.avx512_vnni && found.avx512_bf16 && tiles_saved && amx_tile && amx_bf16 && amx_int8 &&
-              request_amx_permission();
+              request_amx_permission() && tile_product_works();
   return found;
 }
 

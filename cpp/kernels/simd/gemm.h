@@ -74,6 +74,23 @@ class Finish {
   std::byte* panel_base_ = nullptr;
 };
 
+// Asks for the weights of the next chunk while this one is worked off, evenly spread over its products. The arena has all
+// weights in the order of their use, so "next" is what follows in memory; a prefetch beyond the end is harmless.
+class WeightStream {
+ public:
+  WeightStream(const std::byte* next, std::int64_t bytes, std::int64_t calls)
+      : at_(next), lines_((int)ceil_div(ceil_div(bytes, 64), calls)), end_(next + bytes) {}
+
+  BERT_OP_INLINE void step() {
+    for (int i = 0; i < lines_ && at_ < end_; ++i, at_ += 64) __builtin_prefetch(at_, 0, 2);
+  }
+
+ private:
+  const std::byte* at_;
+  int lines_;
+  const std::byte* end_;
+};
+
 template <class T, Activation A, class Out, bool AddTo>
 void gemm_blocks(const GemmArgs& g) {
   using M = Micro<T>;
@@ -89,11 +106,16 @@ void gemm_blocks(const GemmArgs& g) {
       const std::int64_t length = tile + chunk_length < g.tiles ? chunk_length : g.tiles - tile;
       const int rows_per_tile = (int)ceil_div(kRows, length);
       const std::byte* b = g.b + (panel * g.tiles + tile) * kPanelTileBytes;
+      const std::int64_t chunk_bytes = length * kPanelTileBytes;
+      WeightStream next_weights(b + chunk_bytes, chunk_bytes, ceil_div(g.rows, kRows) * length);
       for (std::int64_t row = 0; row < g.rows; row += kRows) {
         const std::int64_t rows = g.rows - row < kRows ? g.rows - row : kRows;
         const std::byte* a = g.a + (row / kTileRows * g.tiles + tile) * kTileBytes;
         M::run(a, g.tiles * kTileBytes, b, length, sums[turn], kPanelColumns, rows,
-               [&]() __attribute__((always_inline)) { before.step(rows_per_tile); });
+               [&]() __attribute__((always_inline)) {
+                 next_weights.step();
+                 before.step(rows_per_tile);
+               });
         before.all();
         before = Finish<T, A, Out, AddTo>(g, sums[turn], row, rows, panel, chunk, chunks);
         turn ^= 1;
