@@ -12,10 +12,9 @@ from bert_op._explain import explain
 from bert_op._library import LibraryError, load
 from bert_op._optimize import optimize, restore
 from bert_op._packed_encoder import BertOpWarning
-from bert_op._policy import PRECISIONS, configure, using
+from bert_op._policy import configure, using
 
 __all__ = [
-    "PRECISIONS",
     "BertEncoderOp",
     "BertOpWarning",
     "LibraryError",

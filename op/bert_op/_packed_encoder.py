@@ -106,12 +106,12 @@ class PackedEncoder(nn.Module):
             RuntimeError: the mask does not fit, a weight is not finite, or the original path is needed but
                 freed.
         """
+        inputs_require_grad = hidden_states.requires_grad or (
+            attention_mask is not None and attention_mask.requires_grad
+        )
         arena = None
         if torch.compiler.is_compiling():
-            gradients = not torch.compiler.is_exporting() and _gradients_enabled(
-                hidden_states, attention_mask
-            )
-            reason = reason or _prepare_graph(self, gradients, torch.is_grad_enabled())
+            reason = reason or _prepare_graph(self, torch.is_grad_enabled(), inputs_require_grad)
             arena = self.packed_weights
             if reason is not None:
                 _note_in_graph(self, reason)
@@ -120,10 +120,9 @@ class PackedEncoder(nn.Module):
                 if reason is not None:
                     raise OriginalPath(reason)
                 _check_transforms(hidden_states)
-                recorded = torch.jit.is_tracing()
-                if not recorded and _gradients_enabled(hidden_states, attention_mask):
-                    raise OriginalPath(_GRADIENTS)
-                arena = self.ready(gradients=torch.is_grad_enabled() and not recorded)
+                # What is traced in evaluation mode is a graph for inference.
+                gradients = torch.is_grad_enabled() and not torch.jit.is_tracing()
+                arena = self.ready(gradients=gradients, inputs_require_grad=inputs_require_grad)
             except OriginalPath as decision:
                 reason = str(decision)
                 self.note(reason)
@@ -133,11 +132,11 @@ class PackedEncoder(nn.Module):
             hidden_states, attention_mask, [arena], skip_padding=self.op_policy.skip_padding
         )
 
-    def check(self, *, gradients: bool) -> Sources:
+    def check(self, *, gradients: bool, inputs_require_grad: bool = False) -> Sources:
         """The layers to pack, or to have packed.
 
         Args:
-            gradients: whether a parameter that requires a gradient could get one.
+            gradients: whether gradients are recorded, for what requires them.
         Raises:
             OriginalPath: the state of the encoder does not allow the operator.
         """
@@ -148,13 +147,13 @@ class PackedEncoder(nn.Module):
             sources = self._op_sources = read_sources(self, self.family, freed=self.op_freed)
         if sources.any_training():
             raise OriginalPath("a module inside the encoder is in training mode")
-        if gradients and sources.any_requires_grad():
+        if gradients and (inputs_require_grad or sources.any_requires_grad()):
             raise OriginalPath(_GRADIENTS)
         if reason := sources.interception():
             raise OriginalPath(reason)
         return sources
 
-    def ready(self, *, gradients: bool) -> Tensor:
+    def ready(self, *, gradients: bool, inputs_require_grad: bool = False) -> Tensor:
         """The packed weights, made anew if the parameters changed since.
 
         Raises:
@@ -162,7 +161,7 @@ class PackedEncoder(nn.Module):
             RuntimeError: a weight is not finite or has a wrong shape.
         """
         with unobserved() if observed() else nullcontext():
-            sources = self.check(gradients=gradients)
+            sources = self.check(gradients=gradients, inputs_require_grad=inputs_require_grad)
             packed = self._op_packed
             if packed is not None and packed.sources is sources and sources.same_weights():
                 return packed.arena
@@ -271,21 +270,20 @@ def _after_loading(encoder: PackedEncoder, incompatible_keys: object) -> None:
 
 
 @torch.compiler.assume_constant_result
-def _prepare_graph(encoder: PackedEncoder, gradients: bool, grad_enabled: bool) -> str | None:
+def _prepare_graph(encoder: PackedEncoder, gradients: bool, inputs_require_grad: bool) -> str | None:
     """Why a graph that is being recorded takes the original path; if None, the weights are packed."""
-    if gradients:
-        return _GRADIENTS
     try:
         if not torch.compiler.is_exporting():
-            encoder.ready(gradients=grad_enabled)
+            encoder.ready(gradients=gradients, inputs_require_grad=inputs_require_grad)
             return None
         # Export shows the module with placeholders in place of its tensors, so packing has to come before it.
         packed = encoder._op_packed
         with unobserved():
-            packed_now = packed is not None and packed.sources.same_weights()
-        if encoder.training or not packed_now:
-            raise OriginalPath("it was exported in training mode or before it was packed (call eval() last)")
-        if packed is not None and (reason := packed.sources.interception()):
+            if encoder.training or packed is None or not packed.sources.same_weights():
+                raise OriginalPath(
+                    "it was exported in training mode or before it was packed (call eval() last)"
+                )
+        if reason := packed.sources.interception():
             raise OriginalPath(reason)
     except OriginalPath as decision:
         return str(decision)
@@ -295,12 +293,6 @@ def _prepare_graph(encoder: PackedEncoder, gradients: bool, grad_enabled: bool) 
 @torch.compiler.assume_constant_result
 def _note_in_graph(encoder: PackedEncoder, reason: str) -> None:
     encoder.note(reason)
-
-
-def _gradients_enabled(hidden_states: Tensor, attention_mask: Tensor | None) -> bool:
-    return torch.is_grad_enabled() and (
-        hidden_states.requires_grad or (attention_mask is not None and attention_mask.requires_grad)
-    )
 
 
 def _check_transforms(hidden_states: Tensor) -> None:

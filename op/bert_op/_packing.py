@@ -43,7 +43,7 @@ class Sources:
         tables, names, values: for each child and weight, the dict that holds it, its key and the object found
             there.
         hooks: the hook dicts of all modules; torch keeps these dicts and changes their content.
-        attributes: the `__dict__` of all modules.
+        attributes: the `__dict__` of all modules, and `moded` of those that compute something else in training.
         layers: the dict that holds the layers.
         num_layers, num_heads, hidden_act, layer_norm_eps: the sizes and kind of all layers.
     """
@@ -58,6 +58,7 @@ class Sources:
     values: tuple[Any, ...]
     hooks: tuple[dict[int, Any], ...]
     attributes: tuple[dict[str, Any], ...]
+    moded: tuple[dict[str, Any], ...]
     layers: dict[str, Any]
     num_layers: int
     num_heads: int
@@ -79,8 +80,8 @@ class Sources:
         )
 
     def any_training(self) -> bool:
-        """Whether any module is in training mode, be it a single dropout."""
-        return any(map(operator.itemgetter("training"), self.attributes))
+        """Whether any module to which it matters is in training mode, be it a single dropout."""
+        return any(map(operator.itemgetter("training"), self.moded))
 
     def any_requires_grad(self) -> bool:
         return any(map(operator.attrgetter("requires_grad"), self.weights))
@@ -147,6 +148,7 @@ def read_sources(encoder: nn.Module, family: Family, *, freed: bool = False) -> 
         values=tuple(table[name] for table, name in places),
         hooks=tuple(getattr(module, hooks) for module in modules for hooks in _HOOKS),
         attributes=tuple(module.__dict__ for module in modules),
+        moded=tuple(module.__dict__ for module in modules if type(module) not in (nn.Linear, nn.LayerNorm)),
         layers=encoder.get_submodule(family.layers)._modules,
         num_layers=len(layers),
         num_heads=config.num_attention_heads,
