@@ -20,6 +20,9 @@ test: $(VENV)/op.stamp
 	$(BIN)/ctest --test-dir build/python --output-on-failure
 	$(BIN)/python -m pytest
 
+bench: $(VENV)/op.stamp
+	build/python/kernels_bench
+
 ui: $(VENV)/op.stamp
 	$(BIN)/mlflow ui --backend-store-uri sqlite:///outputs/mlflow.db
 
