@@ -23,6 +23,11 @@ test: $(VENV)/op.stamp
 bench: $(VENV)/op.stamp
 	build/python/kernels_bench
 
+# Kernels on one thread, then the whole encoder against Hugging Face's, call by call in turn.
+bench: $(VENV)/op.stamp
+	build/python/kernels_bench
+	$(BIN)/python cpp/bench/encoder_bench.py
+
 ui: $(VENV)/op.stamp
 	$(BIN)/mlflow ui --backend-store-uri sqlite:///outputs/mlflow.db
 
