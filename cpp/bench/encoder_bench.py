@@ -2,8 +2,9 @@
 
     python cpp/bench/encoder_bench.py --model bert-base --batch 4 --seq-len 128 --threads 2
 
-Prints, for each variant, the median latency, sequences per second, the ratio to Hugging Face's bf16 model in eager mode, and
-the fraction of the peak that the same process measured on registers. Steady it with `chrt -f 10`.
+Prints, for each variant, the median latency, sequences per second, the ratio to Hugging Face's bf16 model in
+eager mode, and the fraction of the peak that the same process measured on registers. Steady it with
+`chrt -f 10`.
 """
 
 from __future__ import annotations
@@ -14,11 +15,10 @@ import statistics
 import time
 from collections.abc import Callable
 
-import torch
-from transformers import BertConfig, BertModel
-
 import bert_op
+import torch
 from bert_op import _native
+from transformers import BertConfig, BertModel
 
 SIZES = {
     "bert-base": {
@@ -119,8 +119,8 @@ def main() -> None:
         rate = flops / median
         kind = PEAK_OF[name.split()[1]]
         print(
-            f"{name:<16}{median * 1e3:>11.2f}{options.batch / median:>9.1f}{medians['hf bf16'] / median:>11.2f}"
-            f"{rate / 1e12:>8.2f}{rate / peaks[kind]:>9.1%}"
+            f"{name:<16}{median * 1e3:>11.2f}{options.batch / median:>9.1f}"
+            f"{medians['hf bf16'] / median:>11.2f}{rate / 1e12:>8.2f}{rate / peaks[kind]:>9.1%}"
         )
 
 
