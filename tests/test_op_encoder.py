@@ -150,8 +150,8 @@ def test_mask_of_a_wrong_shape_is_an_error(shape: tuple[int, ...]) -> None:
     assert str(shape[-1]) in str(error.value).splitlines()[0]
 
 
-# What the operator does not do. Each entry changes two equal models (with the op, without it) in the same way if
-# need be, and returns what both have to be called with.
+# What the operator does not do. Each entry changes two equal models (with the op, without it) in the same way
+# if need be, and returns what both have to be called with.
 
 Case = Callable[[Any], dict[str, Any]]
 

@@ -4,8 +4,6 @@ Importing this package puts `BertEncoderOp` in the place of Hugging Face's `Bert
 use it. Nothing changes but the speed; `optimize` and `configure` choose more.
 """
 
-from transformers.models.bert import modeling_bert
-
 from bert_op._calibrate import calibrate
 from bert_op._encoder import BertEncoderOp
 from bert_op._explain import explain
@@ -13,6 +11,7 @@ from bert_op._library import LibraryError, load
 from bert_op._optimize import optimize, restore
 from bert_op._packed_encoder import BertOpWarning
 from bert_op._policy import configure, using
+from bert_op._substitution import substitute
 
 __all__ = [
     "BertEncoderOp",
@@ -27,4 +26,4 @@ __all__ = [
 ]
 
 load()
-modeling_bert.BertEncoder = BertEncoderOp
+substitute()

@@ -14,7 +14,7 @@ from torch.autograd import forward_ad
 
 from bert_op._families import Family
 from bert_op._packing import OriginalPath, Sources, observed, pack, read_sources, unobserved
-from bert_op._policy import Policy
+from bert_op._policy import Policy, current_policy, policy_of_config
 
 _GRADIENTS = (
     "gradients may be asked for (for inference, call it under torch.no_grad() or torch.inference_mode())"
@@ -243,6 +243,8 @@ class PackedEncoder(nn.Module):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
+        if "op_policy" not in state:  # pickled without bert_op: the name of its class now leads here
+            self.attach(policy_of_config(self.config, current_policy()))
         if self.op_freed:
             self._adopt_freed()
         else:

@@ -43,7 +43,7 @@ class Sources:
         tables, names, values: for each child and weight, the dict that holds it, its key and the object found
             there.
         hooks: the hook dicts of all modules; torch keeps these dicts and changes their content.
-        attributes: the `__dict__` of all modules, and `moded` of those that compute something else in training.
+        attributes: the `__dict__` of all modules, and `moded` of those that compute otherwise in training.
         layers: the dict that holds the layers.
         num_layers, num_heads, hidden_act, layer_norm_eps: the sizes and kind of all layers.
     """
