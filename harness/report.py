@@ -114,8 +114,9 @@ class Accuracy:
     Fractions are in 0..1. absent_because: why accuracy and f1 are None (random weights, no labels, ...).
     flips: decisions that differ from the reference. mcnemar_p: exact, on the decisions against the labels.
     gate: `99.9%`, `99%` or `below 99%` of the reference's accuracy, MLPerf style.
-    For embeddings: threshold is the cosine of best accuracy, roc_auc is of the cosine, cosine_min is to the
-    reference's embeddings.
+    cosine_min: smallest cosine to the reference's embeddings; of a classifier, to its mean hidden states.
+    For embeddings: threshold is the reference's cosine of best accuracy, which decides for both models, and
+    roc_auc is of the cosine.
     """
 
     samples: int = 0

@@ -86,6 +86,16 @@ def test_a_classifier_that_always_disagrees(classifier: Loaded) -> None:
     assert result.logit_max_abs is not None and result.logit_max_abs > 0
 
 
+def test_the_cosine_of_a_classifier_is_that_of_its_hidden_states(tmp_path: Path) -> None:
+    loaded = weights.load(path_model(make_checkpoint(tmp_path)), 0)
+    reference = backends.reference_of(loaded.model)
+    with torch.no_grad():
+        loaded.model.bert.encoder.layer[1].output.LayerNorm.weight.data = torch.ones(64).neg_()
+    result, _ = accuracy.measure(reference, reference, loaded, labelled(), run_spec(ModelSpec("tiny")))
+    assert result.logit_max_abs == 0.0
+    assert result.cosine_min == pytest.approx(-1, abs=1e-5)
+
+
 def test_an_embedder_against_itself(embedder: Loaded) -> None:
     reference = backends.reference_of(embedder.model)
     result, rows = accuracy.measure(reference, reference, embedder, labelled(), run_spec(ModelSpec("tiny")))

@@ -10,7 +10,7 @@ import transformers
 from worker_tools import PAIRS, WORDS, make_checkpoint
 
 from harness.worker.data import Pairs
-from harness.worker.tokens import random_batch, text_batches, texts_of
+from harness.worker.tokens import length_order, random_batch, text_batches, texts_of
 
 
 @pytest.fixture(scope="module")
@@ -68,6 +68,11 @@ def test_batches_for_timing_are_full_and_of_one_length(
         bool((batch.input_ids[batch.attention_mask == 0] == tokenizer.pad_token_id).all())
         for batch in batches
     )
+
+
+def test_length_order() -> None:
+    assert length_order(["ccc", "a", "bb", "d"]) == [1, 3, 2, 0]
+    assert length_order([("aa", "bb"), ("a", "b"), ("", "ccc")]) == [1, 2, 0]
 
 
 def test_long_texts_are_cut_at_the_limit(tokenizer: transformers.PreTrainedTokenizerBase) -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -17,8 +18,9 @@ from harness.errors import UserError
 from harness.report import Accuracy
 from harness.spec import RunSpec
 from harness.worker import scoring
+from harness.worker.backends import Head
 from harness.worker.data import Pairs
-from harness.worker.tokens import Batch, random_batch, text_batches, texts_of
+from harness.worker.tokens import Batch, length_order, random_batch, text_batches, texts_of
 from harness.worker.weights import Loaded
 
 BATCH_SIZE = 32
@@ -29,6 +31,14 @@ RANDOM_SEQUENCES = 16
 
 Array = NDArray[Any]
 Call = Callable[..., torch.Tensor]
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What is scored: batches, and the number of the text that each of their rows holds, in their order."""
+
+    batches: list[Batch]
+    order: Array
 
 
 def absent_because(loaded: Loaded, pairs: Pairs | None, data_name: str) -> str | None:
@@ -43,9 +53,16 @@ def absent_because(loaded: Loaded, pairs: Pairs | None, data_name: str) -> str |
 
 
 def measure(
-    call: Call, reference: Call, loaded: Loaded, pairs: Pairs | None, spec: RunSpec
+    call: Call, reference: Head, loaded: Loaded, pairs: Pairs | None, spec: RunSpec
 ) -> tuple[Accuracy, list[dict[str, Any]]]:
     """Accuracy of `call` and the rows of predictions.json ([] where no accuracy can be measured).
+
+    Args:
+        call: what is measured, see backends.Runner.
+        reference: Hugging Face in fp32, see backends.reference_of.
+        loaded: its model is the converted one that `call` runs.
+        pairs: labelled text, None for none.
+        spec: for random ids, and for the names in messages.
 
     Without labelled text, or with random weights, the error against the reference is still measured, on
     random ids. UserError where the checkpoint brings no tokenizer for the text.
@@ -56,12 +73,19 @@ def measure(
         return dataclasses.replace(error, absent_because=reason), []
     limit = position_limit(loaded.model)
     texts = texts_of(pairs, loaded.task)
-    batches = text_batches(need_tokenizer(loaded, "data", spec.data.name), texts, BATCH_SIZE, limit=limit)
+    # Texts of like length share a batch: real text in its own order would be a third padding.
+    order = length_order(texts)
+    tokenizer = need_tokenizer(loaded, "data", spec.data.name)
+    batches = text_batches(tokenizer, [texts[index] for index in order], BATCH_SIZE, limit=limit)
+    inputs = Inputs(batches, np.asarray(order))
     labels = np.asarray(pairs.labels)
     if loaded.task == "sentence-embedding":
-        accuracy, rows = _measure_embeddings(call, reference, batches, labels)
+        accuracy, rows = _measure_embeddings(call, reference, inputs, labels)
     else:
-        accuracy, rows = _measure_logits(call, reference, batches, labels)
+        accuracy, rows = _measure_logits(call, reference, inputs, labels)
+        accuracy = dataclasses.replace(
+            accuracy, cosine_min=_encoder_cosine(loaded.model, reference.model, batches[-1])
+        )
     return dataclasses.replace(accuracy, data_digest=pairs.digest()), rows
 
 
@@ -90,24 +114,23 @@ def mean_pool(hidden_states: torch.Tensor, attention_mask: torch.Tensor) -> torc
 
 
 def _measure_logits(
-    call: Call, reference: Call, batches: Sequence[Batch], labels: Array
+    call: Call, reference: Call, inputs: Inputs, labels: Array
 ) -> tuple[Accuracy, list[dict[str, Any]]]:
-    expected = _outputs(reference, batches, "reference", _plain)
-    found = _outputs(call, batches, "measured", _plain)
+    expected = _outputs(reference, inputs, "reference", _plain)
+    found = _outputs(call, inputs, "measured", _plain)
     measured, referred = scoring.from_logits(found), scoring.from_logits(expected)
     accuracy = dataclasses.replace(
         scoring.judge(labels, measured, referred),
         logit_max_abs=float(np.abs(found - expected).max()),
-        cosine_min=float(scoring.cosines(found, expected).min()),
     )
     return accuracy, scoring.predictions(labels, measured, referred)
 
 
 def _measure_embeddings(
-    call: Call, reference: Call, batches: Sequence[Batch], labels: Array
+    call: Call, reference: Call, inputs: Inputs, labels: Array
 ) -> tuple[Accuracy, list[dict[str, Any]]]:
-    expected = _outputs(reference, batches, "reference", _pooled)
-    found = _outputs(call, batches, "measured", _pooled)
+    expected = _outputs(reference, inputs, "reference", _pooled)
+    found = _outputs(call, inputs, "measured", _pooled)
     count = labels.size
     expected_cosines = scoring.cosines(expected[:count], expected[count:])
     found_cosines = scoring.cosines(found[:count], found[count:])
@@ -126,20 +149,37 @@ def _measure_embeddings(
     return accuracy, scoring.predictions(labels, measured, referred)
 
 
-def _error_on_random_ids(call: Call, reference: Call, loaded: Loaded, spec: RunSpec) -> Accuracy:
+def _error_on_random_ids(call: Call, reference: Head, loaded: Loaded, spec: RunSpec) -> Accuracy:
     """Error against the reference on rows of the timed length and shorter ones: padding takes part."""
     seq_len = spec.batch.seq_len
     lengths = [max(1, seq_len - row * seq_len // RANDOM_SEQUENCES) for row in range(RANDOM_SEQUENCES)]
     batch = random_batch(loaded.model.config.vocab_size, lengths, seq_len, spec.seed)
-    has_logits = loaded.task == "paraphrase-classification"
-    collect = _plain if has_logits else _pooled
-    expected = _outputs(reference, [batch], "reference", collect)
-    found = _outputs(call, [batch], "measured", collect)
-    return Accuracy(
-        samples=RANDOM_SEQUENCES,
-        logit_max_abs=float(np.abs(found - expected).max()) if has_logits else None,
-        cosine_min=float(scoring.cosines(found, expected).min()),
+    inputs = Inputs([batch], np.arange(RANDOM_SEQUENCES))
+    if loaded.task == "paraphrase-classification":
+        expected = _outputs(reference, inputs, "reference", _plain)
+        found = _outputs(call, inputs, "measured", _plain)
+        logit_max_abs = float(np.abs(found - expected).max())
+        cosine_min = _encoder_cosine(loaded.model, reference.model, batch)
+        return Accuracy(samples=RANDOM_SEQUENCES, logit_max_abs=logit_max_abs, cosine_min=cosine_min)
+    expected = _outputs(reference, inputs, "reference", _pooled)
+    found = _outputs(call, inputs, "measured", _pooled)
+    return Accuracy(samples=RANDOM_SEQUENCES, cosine_min=float(scoring.cosines(found, expected).min()))
+
+
+def _encoder_cosine(
+    model: transformers.PreTrainedModel, reference: transformers.PreTrainedModel, batch: Batch
+) -> float:
+    """Smallest cosine between the pooled hidden states of two classifiers on one batch.
+
+    Two logits span no space in which a cosine would say anything: the hidden states below the head do. They
+    are taken without the graph, which has only the logits as its result.
+    """
+    inputs = Inputs([batch], np.arange(len(batch.input_ids)))
+    found, expected = (
+        _outputs(Head(part.base_model).eval(), inputs, what, _pooled)
+        for part, what in ((model, "measured"), (reference, "reference"))
     )
+    return float(scoring.cosines(found, expected).min())
 
 
 def _plain(output: torch.Tensor, batch: Batch) -> torch.Tensor:
@@ -151,14 +191,16 @@ def _pooled(output: torch.Tensor, batch: Batch) -> torch.Tensor:
 
 
 def _outputs(
-    call: Call, batches: Sequence[Batch], what: str, collect: Callable[[torch.Tensor, Batch], torch.Tensor]
+    call: Call, inputs: Inputs, what: str, collect: Callable[[torch.Tensor, Batch], torch.Tensor]
 ) -> Array:
-    """Rows of all batches, fp32. RuntimeError when one of them is not finite: it would decide at random."""
+    """Rows in the order of the texts, fp32. RuntimeError when one is not finite: it decides at random."""
     rows = []
     with torch.inference_mode():
-        for batch in tqdm(batches, desc=f"accuracy: {what}", unit="batch", leave=False):
+        for batch in tqdm(inputs.batches, desc=f"accuracy: {what}", unit="batch", leave=False):
             rows.append(collect(call(*batch.inputs), batch))
-    values: Array = torch.cat(rows).numpy()
+    in_batches = torch.cat(rows).numpy()
+    values: Array = np.empty_like(in_batches)
+    values[inputs.order] = in_batches
     if not np.isfinite(values).all():
         raise RuntimeError(
             f"the {what} model gave NaN or infinity for {int((~np.isfinite(values)).any(1).sum())} rows"

@@ -47,7 +47,7 @@ class Runner:
     model: transformers.PreTrainedModel
 
 
-def reference_of(model: transformers.PreTrainedModel) -> torch.nn.Module:
+def reference_of(model: transformers.PreTrainedModel) -> Head:
     """The model as Hugging Face runs it, to compare with; it shares the storage of the weights but is not
     touched by a conversion of `model` in place. To be taken before any backend is imported.
     """

@@ -55,6 +55,11 @@ def texts_of(pairs: Pairs, task: str) -> list[Text]:
     return [*pairs.sentence1, *pairs.sentence2]
 
 
+def length_order(texts: Sequence[Text]) -> list[int]:
+    """Indices of `texts` from the shortest to the longest, by characters, which go with the tokens."""
+    return sorted(range(len(texts)), key=lambda index: len("".join(texts[index])))
+
+
 def text_batches(
     tokenizer: transformers.PreTrainedTokenizerBase,
     texts: Sequence[Text],
