@@ -116,6 +116,6 @@ def not_logged(console: Console, message: str, folder: Path) -> None:
     """Says that results are kept although they could not be logged, and how to log them later."""
     shown.error(console, message)
     console.print(
-        f"The results are kept; log them later with: python -m harness.log {folder}",
+        f"The results are kept; log them later with: python -m harness.log {shown.nearby(folder)}",
         highlight=False, markup=False, soft_wrap=True,
     )  # fmt: skip

@@ -73,14 +73,24 @@ def notes(reports: list[Report]) -> list[str]:
             ] = None
         if report.accuracy is not None and report.accuracy.absent_because:
             found[f"Accuracy was not measured: {report.accuracy.absent_because}"] = None
-        if report.timing is not None and report.timing.noisy:
-            found[f"{name} was disturbed while it was measured: {'; '.join(report.timing.noisy_because)}"] = (
-                None
-            )
         if report.timing is not None and report.timing.skipped_tokens_per_call:
             share = report.timing.skipped_tokens_per_call / (report.timing.batch_size * report.timing.seq_len)
             found[f"{name} skipped padding: {share:.0%} of the token positions were not computed."] = None
-    return list(found)
+    return [*found, *_noise(reports)]
+
+
+def _noise(reports: list[Report]) -> list[str]:
+    """One sentence on all jobs whose measurement was disturbed; by what, only where it is one job."""
+    noisy = [
+        (report.spec.contender, report.timing) for report in reports if report.timing and report.timing.noisy
+    ]
+    if len(noisy) == 1:
+        name, timing = noisy[0]
+        return [f"{name} was disturbed while it was measured: {'; '.join(timing.noisy_because)}."]
+    names = ", ".join(dict.fromkeys(name for name, _ in noisy))
+    return (
+        [f"Disturbed while measured, compare with care (report.md says by what): {names}."] if noisy else []
+    )
 
 
 def markdown(reports: list[Report]) -> str:

@@ -13,9 +13,14 @@ from harness.report import Report
 from harness.secrets import redact
 
 
-def announce(console: Console, report_folder: Path, what: str) -> None:
+def announce(console: Console, folder: Path, what: str) -> None:
     """Says what is being measured, before the worker's progress bars."""
-    console.print(f"[bold]{what}[/bold]  [dim]-> {report_folder}[/dim]", highlight=False, soft_wrap=True)
+    console.print(f"[bold]{what}[/bold]  [dim]-> {nearby(folder)}[/dim]", highlight=False, soft_wrap=True)
+
+
+def nearby(path: Path) -> Path:
+    """The path as seen from the current directory where it lies below it."""
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
 
 
 def summary(console: Console, reports: list[Report]) -> None:
@@ -44,7 +49,7 @@ def error(console: Console, message: str) -> None:
 
 def next_steps(console: Console, folder: Path, store: str | None) -> None:
     """Where the results are. store: address for `mlflow ui`, or None when nothing was logged."""
-    console.print(f"report: {folder}", highlight=False, markup=False, soft_wrap=True)
+    console.print(f"report: {nearby(folder)}", highlight=False, markup=False, soft_wrap=True)
     if store is not None:
         hint = f"mlflow ui --backend-store-uri {store}" if store.startswith("sqlite") else store
         console.print(f"MLflow: {redact(hint)}", highlight=False, markup=False, soft_wrap=True)
