@@ -34,7 +34,8 @@ double QuantizedRows::value(std::int64_t row, std::int64_t column) const {
 }
 
 QuantizedRows quantize_rows(const Matrix& x, std::int64_t chunk_columns, const double* static_range) {
-  QuantizedRows result{.rows = x.rows, .columns = x.columns, .chunk_columns = chunk_columns, .levels = {}, .scale = {}, .offset = {}};
+  QuantizedRows result{
+      .rows = x.rows, .columns = x.columns, .chunk_columns = chunk_columns, .levels = {}, .scale = {}, .offset = {}};
   for (std::int64_t row = 0; row < x.rows; ++row) {
     for (std::int64_t begin = 0; begin < x.columns; begin += chunk_columns) {
       const std::int64_t end = std::min(x.columns, begin + chunk_columns);
