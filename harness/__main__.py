@@ -14,7 +14,7 @@ from omegaconf import DictConfig
 from rich.console import Console
 
 from harness import job, schema, sweep
-from harness.arguments import quote_numbers
+from harness.arguments import flags_first, quote_numbers
 from harness.secrets import hide_arguments, redact
 
 INTERRUPTED = 130
@@ -24,7 +24,7 @@ def main() -> int:
     """Exit status: 0 every job finished, 1 a job failed, 2 wrong command line or configuration."""
     schema.register()
     conf = schema.ROOT / "conf"
-    sys.argv[1:] = quote_numbers(hide_arguments(sys.argv[1:]), conf)
+    sys.argv[1:] = quote_numbers(flags_first(hide_arguments(sys.argv[1:])), conf)
     signal.signal(signal.SIGTERM, _interrupt)
     os.environ.pop(sweep.VARIABLE, None)
     statuses: list[int] = []

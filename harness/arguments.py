@@ -5,9 +5,17 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+MULTIRUN = ("-m", "--multirun")
+
+
+def flags_first(arguments: list[str]) -> list[str]:
+    """`model=x -m batch=1,4` as `-m model=x batch=1,4`: argparse refuses a flag between two overrides."""
+    flags = [argument for argument in arguments if argument in MULTIRUN]
+    return flags + [argument for argument in arguments if argument not in MULTIRUN]
+
 
 def quote_numbers(arguments: list[str], conf: Path) -> list[str]:
-    """`batch=1,4` as `batch="1","4"`: Hydra takes a bare number for a value and refuses it as an option's name.
+    """`batch=1,4` as `batch="1","4"`: Hydra takes a bare number for a value and not for an option's name.
 
     Only for groups of `conf` that have an option with such a name; everything else is left as it is.
     """

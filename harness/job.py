@@ -66,11 +66,12 @@ def _run(
         Report(spec, "failed", failure=Failure(CONFIG_FAILURE, str(problem))).write(folder)
         raise
     files.write_run(report, folder)
-    if report.failure is not None:
+    measured = report.timing is not None or report.accuracy is not None
+    if report.failure is not None and (sweep_folder is not None or not measured):
         shown.error(console, report.failure.message)
     if sweep_folder is not None:
         return _log_job(folder, tracking, sweep_folder, report, console)
-    if report.timing is not None or report.accuracy is not None:
+    if measured:
         shown.summary(console, [report])
     return _log_single(folder, tracking, report, console)
 

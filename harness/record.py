@@ -5,8 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
+from harness import statistics, table
 from harness.errors import UserError
-from harness.report import REPORT_FILE, Report
+from harness.report import REPORT_FILE, SAMPLES_FILE, Report
 from harness.schema import Tracking
 from harness.sinks import files, mlflow_sink
 from harness.sinks.mlflow_store import open_store, told
@@ -76,8 +79,27 @@ def log_sweep(folder: Path, tracking: Tracking, complete: bool = True) -> None:
             store.client.delete_run(parent)
             return
         run_ids = [mlflow_sink.log_run(store, report, job, parent) for report, job in jobs]
+        for run_id, found in zip(run_ids, verdicts(jobs), strict=True):
+            if found is not None:
+                store.client.set_tag(run_id, "verdict", found)
         status = "FINISHED" if complete else "FAILED"
         mlflow_sink.close_sweep(store, parent, reports, run_ids, paths, status)
+
+
+def verdicts(jobs: list[tuple[Report, Path]]) -> list[str | None]:
+    """Of each job against its baseline: `faster`, `slower`, `no difference detected` or `not comparable`."""
+    reports = [report for report, _ in jobs]
+    folders = {id(report): folder for report, folder in jobs}
+    return [_verdict(report, table.baseline_of(report, reports), folders) for report in reports]
+
+
+def _verdict(report: Report, baseline: Report | None, folders: dict[int, Path]) -> str | None:
+    if report.timing is None or baseline is None or baseline is report:
+        return None
+    if report.identity.fingerprint != baseline.identity.fingerprint:
+        return "not comparable"
+    both = [np.load(folders[id(one)] / SAMPLES_FILE)["latency_ms"] for one in (baseline, report)]
+    return str(statistics.compare(*both).verdict)
 
 
 def recorded_tracking(folder: Path) -> Tracking:

@@ -50,33 +50,52 @@ def rows(reports: list[Report]) -> list[Row]:
 
 def columns(reports: list[Report]) -> list[Column]:
     """The columns that these jobs need: a setting that is the same for all of them is left to the title."""
-    settings = [column for column in SETTINGS if len({column.value(Row(r, None)) for r in reports}) > 1]
-    return [CONTENDER, *settings, *RESULTS]
+    return [CONTENDER, *(column for column in SETTINGS if len(_found(column, reports)) > 1), *RESULTS]
 
 
 def title(reports: list[Report]) -> str:
     """What the jobs have in common, in one line."""
-    same = [column for column in SETTINGS if len({column.value(Row(r, None)) for r in reports}) == 1]
-    return ", ".join(f"{column.title} {column.text(Row(reports[0], None))}" for column in same)
+    found = {column.title: _found(column, reports) for column in SETTINGS}
+    return ", ".join(f"{name} {values[0]}" for name, values in found.items() if len(values) == 1)
+
+
+def _found(column: Column, reports: list[Report]) -> list[float | str]:
+    """The different values of a setting; a job that failed before it was observed does not count."""
+    values = (column.value(Row(report, None)) for report in reports)
+    return list(dict.fromkeys(value for value in values if value is not None))
 
 
 def notes(reports: list[Report]) -> list[str]:
     """Sentences without which the numbers could mislead; each once."""
-    found: dict[str, None] = {}
-    for report in reports:
-        name = report.spec.contender
-        if report.failure is not None:
-            found[f"{name} failed: {report.failure.message}"] = None
-        if report.identity.weights_source == "random":
-            found[
-                f"Weights are random ({report.identity.weights_reason}): good for speed, not for accuracy."
-            ] = None
-        if report.accuracy is not None and report.accuracy.absent_because:
-            found[f"Accuracy was not measured: {report.accuracy.absent_because}"] = None
-        if report.timing is not None and report.timing.skipped_tokens_per_call:
-            share = report.timing.skipped_tokens_per_call / (report.timing.batch_size * report.timing.seq_len)
-            found[f"{name} skipped padding: {share:.0%} of the token positions were not computed."] = None
-    return [*found, *_noise(reports)]
+    found = [note for report in reports for note in _notes_of(report)]
+    return [*dict.fromkeys(found), *_uncertainty(reports), *_noise(reports)]
+
+
+def _notes_of(report: Report) -> list[str]:
+    name, timing, found = report.spec.contender, report.timing, []
+    if report.failure is not None:
+        found.append(f"{name} failed: {report.failure.message}")
+    if report.identity.weights_source == "random":
+        found.append(f"Good for speed, not for accuracy: {report.identity.weights_reason}.")
+    if report.accuracy is not None and report.accuracy.absent_because:
+        found.append(f"Accuracy was not measured: {report.accuracy.absent_because}.")
+    if timing is not None and timing.skipped_tokens_per_call:
+        share = timing.skipped_tokens_per_call / (timing.batch_size * timing.seq_len)
+        found.append(f"{name} skipped padding: {share:.0%} of the token positions were not computed.")
+    return found
+
+
+def _uncertainty(reports: list[Report]) -> list[str]:
+    """How far an accuracy on that few samples can be from the truth: the widest interval of the table."""
+    scored = [report.accuracy for report in reports if report.accuracy and report.accuracy.accuracy_interval]
+    if not scored:
+        return []
+    widest = max(a.accuracy_interval.high - a.accuracy_interval.low for a in scored if a.accuracy_interval)
+    samples = min(accuracy.samples for accuracy in scored)
+    return [
+        f"An accuracy on {samples} samples is known to +-{50 * widest:.1f} points (95 %); "
+        "agreement compares the same samples with Hugging Face in fp32 and tells smaller differences."
+    ]
 
 
 def _noise(reports: list[Report]) -> list[str]:
@@ -132,6 +151,7 @@ SETTINGS = (
     Column("graph", lambda row: row.report.spec.backend.graph),
     Column("data", lambda row: row.report.spec.data.name),
     Column("threads", lambda row: row.report.identity.threads),
+    Column("weights", lambda row: row.report.identity.weights_source),
 )
 RESULTS = (
     Column("status", lambda row: None if row.report.status == "finished" else row.report.status),

@@ -7,7 +7,7 @@ from hydra import compose, initialize_config_dir
 from hydra.errors import HydraException
 from omegaconf import DictConfig
 
-from harness.arguments import quote_numbers
+from harness.arguments import flags_first, quote_numbers
 from harness.check import check
 from harness.schema import ROOT, register, to_spec, to_tracking
 from harness.spec import BACKENDS, PRECISIONS
@@ -80,6 +80,10 @@ def test_numbers_are_quoted_as_options_only() -> None:
     given = ["batch=1,4", "batch.size=4", "-m", "batch=glob(*)", "precision=fp32", "model=minilm,bert-base"]
     expected = ['batch="1","4"', *given[1:]]
     assert quote_numbers(given, CONF) == expected
+
+
+def test_the_multirun_flag_may_stand_anywhere() -> None:
+    assert flags_first(["model=minilm", "-m", "batch=1,4"]) == ["-m", "model=minilm", "batch=1,4"]
 
 
 def test_the_package_is_the_pinned_one() -> None:

@@ -114,6 +114,8 @@ def test_a_sweep_is_a_parent_with_children_table_and_chart(store_uri: str, tmp_p
     assert len(children) == 2 and parent.info.status == "FINISHED"
     speedups = {run.data.params["backend"]: run.data.metrics["speedup"] for run in children}
     assert speedups == {"hf": 1.0, "op": 3.0}
+    verdicts = {run.data.params["backend"]: run.data.tags.get("verdict") for run in children}
+    assert verdicts == {"hf": None, "op": "no difference detected"}, "the fixture saves equal samples"
     artifacts = {item.path for item in client.list_artifacts(parent.info.run_id)}
     assert artifacts == {"sweep.md", "sweep.csv", "sweep.html", "sweep.png"}
 

@@ -29,8 +29,8 @@ def summary(console: Console, reports: list[Report]) -> None:
     if all(report.status == "finished" for report in reports):
         shown = [column for column in shown if column.title != "status"]
     # No vertical lines and little padding: the table fits into 80 columns, which is what a pipe has.
+    console.print(table.title(reports), style="bold", highlight=False, markup=False, soft_wrap=True)
     drawn = Table(
-        title=table.title(reports), title_justify="left", title_style="bold",
         box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False,
     )  # fmt: skip
     for column in shown:
