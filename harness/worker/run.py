@@ -39,7 +39,7 @@ def run(spec: RunSpec, journal: Journal) -> None:
         import torch
         import transformers
 
-        from harness.worker import accuracy, backends, identity, machine, throughput, weights
+        from harness.worker import accuracy, backends, identity, machine, peak, throughput, weights
 
         transformers.logging.set_verbosity_error()
         transformers.utils.logging.disable_progress_bar()
@@ -89,9 +89,14 @@ def run(spec: RunSpec, journal: Journal) -> None:
         machine.trim_memory()
         peak_is_known = machine.reset_peak_memory()
         timing, latency_ms = throughput.measure(runner.call, batches, loaded.model.config, spec)
-        peak = machine.peak_memory_mb() if peak_is_known else None
+        peak_mb = machine.peak_memory_mb() if peak_is_known else None
     _write_samples(journal.folder, latency_ms)
-    journal.record(timing=timing, memory=dataclasses.replace(journal.report.memory, peak_mb=peak))
+    journal.record(timing=timing, memory=dataclasses.replace(journal.report.memory, peak_mb=peak_mb))
+    if spec.backend.name == "op":
+        with journal.phase("peak"):
+            roof = peak.measure_peak(spec.precision, torch.get_num_threads())
+        fraction = timing.tflops * 1e12 / roof if timing.tflops is not None and roof is not None else None
+        journal.record(timing=dataclasses.replace(timing, peak_fraction=fraction))
 
 
 def _pairs(spec: RunSpec, loaded: Loaded) -> Pairs | None:

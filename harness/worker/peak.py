@@ -1,0 +1,28 @@
+"""What the processor can do at most, measured in the same run, so that rates travel between machines."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+
+SECONDS = 0.2
+
+# The operands of the linear layers, as bert_op's kernels call their types.
+ELEMENT_TYPES = {"fp32": "f32", "bf16": "bf16", "fp32_qint8": "u8", "bf16_qint8": "u8"}
+
+
+def measure_peak(precision: str, threads: int) -> float | None:
+    """Operations per second of `threads` threads that do nothing but multiply and add in registers, in the
+    type of the linear layers of `precision`, on the tier that the op uses. None where the op's kernels are
+    not there to ask: an op loaded by BERT_OP_PT_LIB alone.
+    """
+    try:
+        import bert_op._native as native
+    except ImportError:
+        return None
+
+    def one_thread(_: int) -> float:
+        return float(native.measure_peak(ELEMENT_TYPES[precision], SECONDS))
+
+    # The measuring loop holds no lock of Python, so the threads run side by side and share clock and power.
+    with ThreadPoolExecutor(threads) as pool:
+        return sum(pool.map(one_thread, range(threads)))

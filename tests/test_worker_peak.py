@@ -1,0 +1,46 @@
+"""The roof: one for each precision, for all threads together, absent where nothing can measure it."""
+
+from __future__ import annotations
+
+import sys
+import types
+
+import pytest
+
+from harness.spec import PRECISIONS
+from harness.worker import peak
+
+
+@pytest.fixture
+def native(monkeypatch: pytest.MonkeyPatch) -> types.ModuleType:
+    """Kernels that reach 10 operations a second in fp32 and remember what they were asked."""
+    package, module = types.ModuleType("bert_op"), types.ModuleType("bert_op._native")
+    module.asked = []  # type: ignore[attr-defined]
+
+    def measure_peak(element_type: str, seconds: float) -> float:
+        module.asked.append(element_type)  # type: ignore[attr-defined]
+        return {"f32": 10.0, "bf16": 20.0, "u8": 40.0}[element_type]
+
+    module.measure_peak = measure_peak  # type: ignore[attr-defined]
+    package._native = module  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "bert_op", package)
+    monkeypatch.setitem(sys.modules, "bert_op._native", module)
+    return module
+
+
+@pytest.mark.parametrize(
+    ("precision", "roof"), [("fp32", 30.0), ("bf16", 60.0), ("fp32_qint8", 120.0), ("bf16_qint8", 120.0)]
+)
+def test_all_threads_together(native: types.ModuleType, precision: str, roof: float) -> None:
+    assert peak.measure_peak(precision, 3) == roof
+    assert len(native.asked) == 3
+
+
+def test_every_precision_has_a_type() -> None:
+    assert set(peak.ELEMENT_TYPES) == set(PRECISIONS)
+
+
+def test_absent_without_the_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "bert_op", types.ModuleType("bert_op"))
+    monkeypatch.delitem(sys.modules, "bert_op._native", raising=False)
+    assert peak.measure_peak("fp32", 1) is None
