@@ -6,7 +6,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
-NATIVE := CMakeLists.txt $(shell find cpp cmake -type f 2>/dev/null)
+NATIVE := CMakeLists.txt $(shell find cpp cmake -type f ! -name '*.py')
 CXX_FILES := $(filter %.cpp %.hpp %.h,$(NATIVE))
 
 .DELETE_ON_ERROR:
@@ -17,15 +17,12 @@ run: $(VENV)/op.stamp
 	$(BIN)/python -m harness +experiment=quickstart
 
 test: $(VENV)/op.stamp
-	$(BIN)/ctest --test-dir build/python --output-on-failure --no-tests=error
+	$(BIN)/ctest --test-dir build/editable --output-on-failure --no-tests=error
 	$(BIN)/python -m pytest
-
-bench: $(VENV)/op.stamp
-	build/python/kernels_bench
 
 # Kernels on one thread, then the whole encoder against Hugging Face's, call by call in turn.
 bench: $(VENV)/op.stamp
-	build/python/kernels_bench
+	build/editable/kernels_bench
 	$(BIN)/python cpp/bench/encoder_bench.py
 
 ui: $(VENV)/op.stamp
@@ -46,7 +43,7 @@ docs: $(VENV)/torch.stamp
 	$(PIP) install --quiet -c constraints.txt mkdocs
 	$(BIN)/mkdocs build --strict
 
-# Editable: a changed .py needs no rebuild. build/python is kept, so a changed .cpp recompiles only itself.
+# Editable: a changed .py needs no rebuild. build/editable is kept, so a changed .cpp recompiles only itself.
 $(VENV)/op.stamp: $(VENV)/torch.stamp $(NATIVE)
 	$(PIP) install --quiet --no-build-isolation -c constraints.txt \
 		-C cmake.define.BERT_OP_TESTS=ON -e '.[dev]'
