@@ -18,7 +18,7 @@ from harness import record
 from harness.check import check
 from harness.errors import UserError
 from harness.launch import launch
-from harness.report import Failure, Report
+from harness.report import REPORT_FILE, Failure, Report
 from harness.schema import Tracking, to_spec, to_tracking
 from harness.secrets import redact, redact_files
 from harness.sinks import console as shown
@@ -41,6 +41,11 @@ def run(cfg: DictConfig) -> int:
     console = Console()
     try:
         return _run(cfg, folder, sweep_folder, settings.runtime.choices.get("contender"), console)
+    except KeyboardInterrupt:
+        if sweep_folder is None and (folder / REPORT_FILE).is_file():
+            files.write_run(Report.read(folder), folder)
+            not_logged(console, "interrupted", folder)
+        raise
     except (UserError, OmegaConfBaseException) as problem:
         shown.error(console, str(problem))
         return WRONG_INPUT
