@@ -26,4 +26,4 @@ bool install_amx_emulator();
 // them.
 std::uint64_t emulated_instruction_count();
 
-} // namespace bert_op::testing
+}  // namespace bert_op::testing

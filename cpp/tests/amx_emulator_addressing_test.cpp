@@ -13,9 +13,9 @@ thread_local TileConfig thread_config = TileConfig().set(1, 4, 8);
 
 TEST(config_is_addressed_in_every_way) {
   thread_config.rows[1] = 4;
-  asm volatile("ldtilecfg %0" ::"m"(global_config) : "memory"); // RIP-relative
+  asm volatile("ldtilecfg %0" ::"m"(global_config) : "memory");  // RIP-relative
   CHECK(stored_config().rows[1] == 3);
-  asm volatile("ldtilecfg %0" ::"m"(thread_config) : "memory"); // %fs, except in a shared library
+  asm volatile("ldtilecfg %0" ::"m"(thread_config) : "memory");  // %fs, except in a shared library
   CHECK(stored_config().rows[1] == 4);
   const TileConfig* config = &global_config;
   for (long index : {0L, 3L, -2L}) {
@@ -29,9 +29,8 @@ TEST(config_is_addressed_in_every_way) {
   CHECK(stored_config().rows[1] == 3);
   asm volatile("mov %0, %%r13\n ldtilecfg (%%r13)" ::"r"(&thread_config) : "r13", "memory");
   CHECK(stored_config().rows[1] == 4);
-  asm volatile(
-      "mov %0, %%r10\n ldtilecfg 0x12345(%%r10)" ::"r"(reinterpret_cast<std::intptr_t>(config) - 0x12345)
-      : "r10", "memory");
+  asm volatile("mov %0, %%r10\n ldtilecfg 0x12345(%%r10)" ::"r"(reinterpret_cast<std::intptr_t>(config) - 0x12345)
+               : "r10", "memory");
   CHECK(stored_config().rows[1] == 3);
   _tile_release();
 }
@@ -97,8 +96,7 @@ TEST(tiles_are_addressed_by_every_register) {
   constexpr long kDisplacement[4] = {0x48, -0x12345, 0, -0x80};
   for (int base = 0; base < 15; ++base) {
     for (int index = 0; index < 16; ++index) {
-      if (base == index)
-        continue;
+      if (base == index) continue;
       for (int scale = 0; scale < 4; ++scale) {
         const long index_value = 13 + index;
         const long stride = index == 15 ? 0 : index_value << scale;
@@ -106,18 +104,18 @@ TEST(tiles_are_addressed_by_every_register) {
         amx_addressing_functions[base][index][scale](source.data() + 128 - kDisplacement[scale], index_value);
         _tile_stored(1, target.data(), 64);
         bool equal = true;
-        for (int i = 0; i < 9; ++i)
-          equal &= std::memcmp(&target[64 * i], &source[128 + i * stride], 36) == 0;
+        for (int i = 0; i < 9; ++i) equal &= std::memcmp(&target[64 * i], &source[128 + i * stride], 36) == 0;
         CHECK(equal);
       }
     }
   }
   // rsp as base; then no base at all, which leaves a 32-bit absolute displacement.
   Bytes stack_target(256);
-  asm volatile("sub $512, %%rsp\n tilestored %%tmm1, 256(%%rsp, %1)\n tileloadd 256(%%rsp, %1), %%tmm1\n"
-               "add $512, %%rsp\n tilestored %%tmm1, (%0, %1)" ::"r"(stack_target.data()),
-               "r"(20L)
-               : "memory");
+  asm volatile(
+      "sub $512, %%rsp\n tilestored %%tmm1, 256(%%rsp, %1)\n tileloadd 256(%%rsp, %1), %%tmm1\n"
+      "add $512, %%rsp\n tilestored %%tmm1, (%0, %1)" ::"r"(stack_target.data()),
+      "r"(20L)
+      : "memory");
   CHECK(std::memcmp(&stack_target[8 * 20], &target[8 * 64], 36) == 0);
   void* low = mmap(reinterpret_cast<void*>(0x20000000), 4096, PROT_READ | PROT_WRITE,
                    MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0);
@@ -132,5 +130,5 @@ TEST(tiles_are_addressed_by_every_register) {
   _tile_release();
 }
 
-} // namespace
-} // namespace bert_op::testing
+}  // namespace
+}  // namespace bert_op::testing

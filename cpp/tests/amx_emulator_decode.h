@@ -29,10 +29,10 @@ enum class Operation {
 
 enum class Form { memory, sib_memory, one_tile, three_tiles, no_operand };
 
-enum Prefix : std::uint8_t { kNone = 0, k66 = 1, kF3 = 2, kF2 = 3 }; // values of VEX.pp
+enum Prefix : std::uint8_t { kNone = 0, k66 = 1, kF3 = 2, kF2 = 3 };  // values of VEX.pp
 
 struct Encoding {
-  std::uint8_t opcode; // in map 0F38
+  std::uint8_t opcode;  // in map 0F38
   Prefix prefix;
   Form form;
   Operation operation;
@@ -56,13 +56,13 @@ constexpr Encoding kEncodings[] = {
 
 struct Instruction {
   const Encoding* encoding;
-  int reg;                 // ModRM.reg: destination tile, or the tile that is stored
-  int rm;                  // ModRM.rm: first source tile
-  int vvvv;                // second source tile
-  std::uint8_t* address;   // memory operand; for the SIB forms that of row 0
-  std::int64_t row_stride; // bytes between rows, SIB forms only
-  const std::uint8_t* end; // of the instruction
-  const char* fault;       // why the encoding raises #UD, or nullptr
+  int reg;                  // ModRM.reg: destination tile, or the tile that is stored
+  int rm;                   // ModRM.rm: first source tile
+  int vvvv;                 // second source tile
+  std::uint8_t* address;    // memory operand; for the SIB forms that of row 0
+  std::int64_t row_stride;  // bytes between rows, SIB forms only
+  const std::uint8_t* end;  // of the instruction
+  const char* fault;        // why the encoding raises #UD, or nullptr
 };
 
 inline std::int64_t general_register(const ucontext_t& context, int number) {
@@ -73,10 +73,8 @@ inline std::int64_t general_register(const ucontext_t& context, int number) {
 
 inline std::int64_t segment_base(std::uint8_t prefix) {
   unsigned long base = 0;
-  if (prefix == 0x64)
-    syscall(SYS_arch_prctl, ARCH_GET_FS, &base);
-  if (prefix == 0x65)
-    syscall(SYS_arch_prctl, ARCH_GET_GS, &base);
+  if (prefix == 0x64) syscall(SYS_arch_prctl, ARCH_GET_FS, &base);
+  if (prefix == 0x65) syscall(SYS_arch_prctl, ARCH_GET_GS, &base);
   return static_cast<std::int64_t>(base);
 }
 
@@ -94,17 +92,13 @@ inline const Encoding* find_encoding(std::uint8_t opcode, std::uint8_t prefix, b
 inline const char* encoding_fault(const Instruction& instruction, bool short_address, bool has_sib) {
   const Form form = instruction.encoding->form;
   const bool reg_is_tile = form != Form::memory && form != Form::no_operand;
-  if (reg_is_tile && instruction.reg >= 8)
-    return "#UD: tile number above 7";
+  if (reg_is_tile && instruction.reg >= 8) return "#UD: tile number above 7";
   if (form == Form::three_tiles) {
     return instruction.rm >= 8 || instruction.vvvv >= 8 ? "#UD: tile number above 7" : nullptr;
   }
-  if (instruction.vvvv != 0)
-    return "#UD: VEX.vvvv is not 1111b";
-  if (form == Form::sib_memory && !has_sib)
-    return "#UD: memory operand without SIB byte";
-  if (short_address)
-    return "the emulator does not know the address-size prefix";
+  if (instruction.vvvv != 0) return "#UD: VEX.vvvv is not 1111b";
+  if (form == Form::sib_memory && !has_sib) return "#UD: memory operand without SIB byte";
+  if (short_address) return "the emulator does not know the address-size prefix";
   return nullptr;
 }
 
@@ -118,8 +112,7 @@ inline void decode_memory(const std::uint8_t* cursor, int mod, int rm, int index
     const std::uint8_t sib = *cursor++;
     base_low = sib & 7;
     const int index = ((sib >> 3) & 7) | index_high;
-    if (index != 4)
-      scaled_index = static_cast<std::uint64_t>(general_register(context, index)) << (sib >> 6);
+    if (index != 4) scaled_index = static_cast<std::uint64_t>(general_register(context, index)) << (sib >> 6);
   }
   const bool has_base = mod != 0 || base_low != 5;
   std::int64_t displacement = 0;
@@ -135,7 +128,7 @@ inline void decode_memory(const std::uint8_t* cursor, int mod, int rm, int index
   if (has_base) {
     address += general_register(context, base_low | base_high);
   } else if (!has_sib) {
-    address += reinterpret_cast<std::int64_t>(cursor); // RIP-relative; no immediate follows
+    address += reinterpret_cast<std::int64_t>(cursor);  // RIP-relative; no immediate follows
   }
   if (instruction.encoding->form == Form::sib_memory) {
     instruction.row_stride = static_cast<std::int64_t>(scaled_index);
@@ -157,14 +150,12 @@ inline bool decode(const std::uint8_t* code, const ucontext_t& context, Instruct
       segment = prefix;
     } else if (prefix == 0x67) {
       short_address = true;
-    } else if (prefix != 0x26 && prefix != 0x2E && prefix != 0x36 && prefix != 0x3E) { // without effect
+    } else if (prefix != 0x26 && prefix != 0x2E && prefix != 0x36 && prefix != 0x3E) {  // without effect
       break;
     }
   }
-  if (code[0] != 0xC4 || (code[1] & 0x1F) != 2)
-    return false; // 3-byte VEX, map 0F38
-  if ((code[2] & 0x84) != 0)
-    return false; // VEX.W1 or VEX.L1
+  if (code[0] != 0xC4 || (code[1] & 0x1F) != 2) return false;  // 3-byte VEX, map 0F38
+  if ((code[2] & 0x84) != 0) return false;                     // VEX.W1 or VEX.L1
   // R, X, B and vvvv are stored inverted.
   const int reg_high = (code[1] & 0x80) != 0 ? 0 : 8;
   const int index_high = (code[1] & 0x40) != 0 ? 0 : 8;
@@ -174,14 +165,11 @@ inline bool decode(const std::uint8_t* code, const ucontext_t& context, Instruct
   const int reg = (code[4] >> 3) & 7;
   const int rm = code[4] & 7;
   const Encoding* encoding = find_encoding(code[3], code[2] & 3, mod == 3);
-  if (encoding == nullptr)
-    return false;
+  if (encoding == nullptr) return false;
   // A fixed ModRM field with another value is another instruction of the opcode group.
   const Form form = encoding->form;
-  if ((form == Form::memory || form == Form::no_operand) && reg != 0)
-    return false;
-  if ((form == Form::one_tile || form == Form::no_operand) && rm != 0)
-    return false;
+  if ((form == Form::memory || form == Form::no_operand) && reg != 0) return false;
+  if ((form == Form::one_tile || form == Form::no_operand) && rm != 0) return false;
 
   instruction = {encoding, reg | reg_high, rm | base_high, vvvv, nullptr, 0, code + 5, nullptr};
   instruction.fault = encoding_fault(instruction, short_address, rm == 4);
@@ -191,4 +179,4 @@ inline bool decode(const std::uint8_t* code, const ucontext_t& context, Instruct
   return true;
 }
 
-} // namespace bert_op::testing
+}  // namespace bert_op::testing

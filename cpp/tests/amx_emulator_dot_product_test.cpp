@@ -25,17 +25,15 @@ void reference_int8(Rows& dst, const Rows& a, const Rows& b, int rows, int colum
   }
 }
 
-float flushed(float value) {
-  return std::fpclassify(value) == FP_SUBNORMAL ? std::copysign(0.0f, value) : value;
-}
+float flushed(float value) { return std::fpclassify(value) == FP_SUBNORMAL ? std::copysign(0.0f, value) : value; }
 
 float bf16(const std::uint8_t* bytes) {
   return flushed(std::bit_cast<float>(static_cast<std::uint32_t>(bytes[0] << 16 | bytes[1] << 24)));
 }
 
 // dst[m][n] += dot of the bf16 pairs; also sums the absolute products into `magnitude`.
-void reference_bf16(Rows& dst, std::array<std::array<double, 16>, 16>& magnitude, const Rows& a,
-                    const Rows& b, int rows, int columns, int depth) {
+void reference_bf16(Rows& dst, std::array<std::array<double, 16>, 16>& magnitude, const Rows& a, const Rows& b,
+                    int rows, int columns, int depth) {
   for (int m = 0; m < rows; ++m) {
     for (int n = 0; n < columns; ++n) {
       float pair[2] = {};
@@ -57,8 +55,7 @@ void reference_bf16(Rows& dst, std::array<std::array<double, 16>, 16>& magnitude
 Rows random_rows(std::mt19937& random) {
   Rows rows;
   for (auto& row : rows) {
-    for (std::uint8_t& byte : row)
-      byte = static_cast<std::uint8_t>(random());
+    for (std::uint8_t& byte : row) byte = static_cast<std::uint8_t>(random());
   }
   return rows;
 }
@@ -77,28 +74,17 @@ Rows multiply(Kind kind, const Shape& shape, const Rows& dst, const Rows& a, con
                   .set(2, shape.rows, 4 * shape.depth)
                   .set(7, shape.depth, 4 * shape.columns));
   Rows result;
-  for (auto& row : result)
-    row.fill(0xEE);
+  for (auto& row : result) row.fill(0xEE);
   memory_barrier();
   _tile_loadd(5, &dst, 64);
   _tile_loadd(2, &a, 64);
   _tile_loadd(7, &b, 64);
   switch (kind) {
-  case Kind::ssd:
-    _tile_dpbssd(5, 2, 7);
-    break;
-  case Kind::sud:
-    _tile_dpbsud(5, 2, 7);
-    break;
-  case Kind::usd:
-    _tile_dpbusd(5, 2, 7);
-    break;
-  case Kind::uud:
-    _tile_dpbuud(5, 2, 7);
-    break;
-  case Kind::bf16:
-    _tile_dpbf16ps(5, 2, 7);
-    break;
+    case Kind::ssd: _tile_dpbssd(5, 2, 7); break;
+    case Kind::sud: _tile_dpbsud(5, 2, 7); break;
+    case Kind::usd: _tile_dpbusd(5, 2, 7); break;
+    case Kind::uud: _tile_dpbuud(5, 2, 7); break;
+    case Kind::bf16: _tile_dpbf16ps(5, 2, 7); break;
   }
   _tile_stored(5, &result, 64);
   return result;
@@ -107,8 +93,7 @@ Rows multiply(Kind kind, const Shape& shape, const Rows& dst, const Rows& a, con
 Rows outside_marked(Rows rows, const Shape& shape) {
   for (int m = 0; m < 16; ++m) {
     for (int i = 0; i < 64; ++i) {
-      if (m >= shape.rows || i >= 4 * shape.columns)
-        rows[m][i] = 0xEE;
+      if (m >= shape.rows || i >= 4 * shape.columns) rows[m][i] = 0xEE;
     }
   }
   return rows;
@@ -140,17 +125,13 @@ void check_int8(unsigned seed) {
   _tile_release();
 }
 
-TEST(int8_products_equal_the_reference) {
-  check_int8(4);
-}
+TEST(int8_products_equal_the_reference) { check_int8(4); }
 
 TEST(int8_products_do_not_saturate) {
   for (std::uint8_t extreme : {0x80, 0xFF, 0x7F}) {
     Rows a, b, dst = {};
-    for (auto& row : a)
-      row.fill(0xFF);
-    for (auto& row : b)
-      row.fill(extreme);
+    for (auto& row : a) row.fill(0xFF);
+    for (auto& row : b) row.fill(extreme);
     Rows expected = dst;
     reference_int8<std::uint8_t, std::int8_t>(expected, a, b, 16, 16, 16);
     CHECK(multiply(Kind::usd, {16, 16, 16}, dst, a, b) == expected);
@@ -188,8 +169,7 @@ void check_bf16(const Binades& of_dst, const Binades& of_a, const Binades& of_b,
     reference_bf16(expected, magnitude, a, b, shape.rows, shape.columns, shape.depth);
     expected = outside_marked(expected, shape);
     const Rows result = multiply(Kind::bf16, shape, dst, a, b);
-    if (!runs_on_amx_hardware())
-      CHECK(result == expected);
+    if (!runs_on_amx_hardware()) CHECK(result == expected);
     for (int m = 0; m < shape.rows; ++m) {
       for (int n = 0; n < shape.columns; ++n) {
         float value, wanted;
@@ -202,9 +182,7 @@ void check_bf16(const Binades& of_dst, const Binades& of_a, const Binades& of_b,
   _tile_release();
 }
 
-TEST(bf16_products_equal_the_reference) {
-  check_bf16({124, 6}, {124, 6}, {124, 6}, 5);
-}
+TEST(bf16_products_equal_the_reference) { check_bf16({124, 6}, {124, 6}, {124, 6}, 5); }
 TEST(bf16_products_equal_the_reference_over_many_binades) {
   check_bf16({97, 60}, {97, 60}, {97, 60}, 6);
   check_bf16({0, 255}, {0, 255}, {0, 255}, 7);
@@ -214,20 +192,17 @@ TEST(bf16_products_take_denormal_inputs_as_zero) {
   check_bf16({60, 8}, {190, 8}, {0, 2}, 9);
   check_bf16({0, 2}, {60, 5}, {60, 5}, 10);
 }
-TEST(bf16_products_flush_denormal_sums) {
-  check_bf16({1, 2}, {61, 5}, {61, 5}, 11);
-}
+TEST(bf16_products_flush_denormal_sums) { check_bf16({1, 2}, {61, 5}, {61, 5}, 11); }
 
 TEST(bf16_products_propagate_infinity_and_nan_within_the_shape) {
   const Shape shape = {2, 2, 1};
   const std::uint16_t infinity = 0x7F80, one = 0x3F80;
   Rows a = {}, b = {}, dst = {};
-  std::memcpy(&a[0][0], &infinity, 2); // row 0: infinity, row 1: 0
-  std::memcpy(&b[0][0], &one, 2);      // column 0: 1, column 1: 0
+  std::memcpy(&a[0][0], &infinity, 2);  // row 0: infinity, row 1: 0
+  std::memcpy(&b[0][0], &one, 2);       // column 0: 1, column 1: 0
   const Rows result = multiply(Kind::bf16, shape, dst, a, b);
   float values[2][2];
-  for (int m = 0; m < 2; ++m)
-    std::memcpy(values[m], &result[m], 8);
+  for (int m = 0; m < 2; ++m) std::memcpy(values[m], &result[m], 8);
   CHECK(std::isinf(values[0][0]) && std::isnan(values[0][1]) && values[1][0] == 0 && values[1][1] == 0);
   CHECK(result == outside_marked(result, shape));
   _tile_release();
@@ -253,13 +228,11 @@ TEST(threads_have_their_own_tiles) {
   std::vector<std::thread> threads;
   for (unsigned seed = 0; seed < 2; ++seed) {
     threads.emplace_back([seed] {
-      for (unsigned i = 0; i < 4; ++i)
-        check_int8(100 + 10 * seed + i);
+      for (unsigned i = 0; i < 4; ++i) check_int8(100 + 10 * seed + i);
     });
   }
-  for (std::thread& thread : threads)
-    thread.join();
+  for (std::thread& thread : threads) thread.join();
 }
 
-} // namespace
-} // namespace bert_op::testing
+}  // namespace
+}  // namespace bert_op::testing

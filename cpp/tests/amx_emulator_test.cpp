@@ -20,9 +20,8 @@ namespace bert_op::testing {
 bool runs_on_amx_hardware() {
   static const bool granted = [] {
     unsigned eax = 0, ebx = 0, ecx = 0, edx = 0;
-    constexpr unsigned kAmx = 1u << 22 | 1u << 24 | 1u << 25; // bf16, tile, int8
-    if (__get_cpuid_count(7, 0, &eax, &ebx, &ecx, &edx) == 0 || (edx & kAmx) != kAmx)
-      return false;
+    constexpr unsigned kAmx = 1u << 22 | 1u << 24 | 1u << 25;  // bf16, tile, int8
+    if (__get_cpuid_count(7, 0, &eax, &ebx, &ecx, &edx) == 0 || (edx & kAmx) != kAmx) return false;
     return syscall(SYS_arch_prctl, 0x1023 /* ARCH_REQ_XCOMP_PERM */, 18 /* tile data */) == 0;
   }();
   return granted;
@@ -93,14 +92,12 @@ TEST(load_clears_what_lies_outside_the_shape_and_zero_clears_all) {
   CHECK(stored_config().start_row == 0);
   _tile_stored(2, target.data(), 64);
   for (int i = 0; i < 10; ++i) {
-    for (int j = 0; j < 16; ++j)
-      CHECK(target[64 * i + j] == (i < 4 ? 0 : source[64 * i + j]));
+    for (int j = 0; j < 16; ++j) CHECK(target[64 * i + j] == (i < 4 ? 0 : source[64 * i + j]));
   }
   _tile_zero(2);
   _tile_stored(2, target.data(), 64);
   for (int i = 0; i < 10; ++i) {
-    for (int j = 0; j < 16; ++j)
-      CHECK(target[64 * i + j] == 0);
+    for (int j = 0; j < 16; ++j) CHECK(target[64 * i + j] == 0);
   }
   // A new configuration clears the tiles.
   _tile_loadd(2, source.data(), 64);
@@ -113,37 +110,37 @@ TEST(load_clears_what_lies_outside_the_shape_and_zero_clears_all) {
 TEST(other_registers_and_flags_survive) {
   load_config(TileConfig().set(0, 16, 64).set(1, 16, 64).set(2, 16, 64));
   std::uint64_t low = 0, carry = 0, red_zone = 0;
-  asm volatile("mov $0x123456789, %%rax\n movq %%rax, %%xmm15\n movq %%rax, -64(%%rsp)\n stc\n"
-               "tdpbf16ps %%tmm0, %%tmm1, %%tmm2\n"
-               "setc %b1\n movq %%xmm15, %0\n mov -64(%%rsp), %2"
-               : "=r"(low), "+r"(carry), "=r"(red_zone)
-               :
-               : "rax", "xmm15", "cc", "memory");
+  asm volatile(
+      "mov $0x123456789, %%rax\n movq %%rax, %%xmm15\n movq %%rax, -64(%%rsp)\n stc\n"
+      "tdpbf16ps %%tmm0, %%tmm1, %%tmm2\n"
+      "setc %b1\n movq %%xmm15, %0\n mov -64(%%rsp), %2"
+      : "=r"(low), "+r"(carry), "=r"(red_zone)
+      :
+      : "rax", "xmm15", "cc", "memory");
   CHECK(low == 0x123456789 && carry == 1 && red_zone == 0x123456789);
   _tile_release();
 }
 
 TEST(count_is_that_of_the_emulated_instructions) {
   const std::uint64_t before = emulated_instruction_count();
-  load_config(TileConfig().set(0, 16, 64)); // 1
-  _tile_zero(0);                            // 2, 3 directly behind each other
+  load_config(TileConfig().set(0, 16, 64));  // 1
+  _tile_zero(0);                             // 2, 3 directly behind each other
   _tile_zero(0);
   asm volatile("nop");
-  _tile_zero(0); // 4
+  _tile_zero(0);  // 4
   _tile_release();
   CHECK(emulated_instruction_count() - before == (runs_on_amx_hardware() ? 0u : 5u));
 }
 
 struct Death {
-  int signal; // 0: exited
-  int status; // exit status
+  int signal;  // 0: exited
+  int status;  // exit status
   std::string message;
 };
 
 Death run_in_child(void (*body)()) {
   int ends[2];
-  if (pipe(ends) != 0)
-    return {};
+  if (pipe(ends) != 0) return {};
   const pid_t child = fork();
   if (child == 0) {
     dup2(ends[1], STDERR_FILENO);
@@ -154,8 +151,7 @@ Death run_in_child(void (*body)()) {
   close(ends[1]);
   Death death = {};
   char buffer[512];
-  for (ssize_t count; (count = read(ends[0], buffer, sizeof buffer)) > 0;)
-    death.message.append(buffer, count);
+  for (ssize_t count; (count = read(ends[0], buffer, sizeof buffer)) > 0;) death.message.append(buffer, count);
   close(ends[0]);
   int status = 0;
   waitpid(child, &status, 0);
@@ -206,7 +202,7 @@ TEST(broken_rules_kill_with_a_message) {
        "start_row"},
       {[] {
          load_config(TileConfig().set(0, 4, 16).set(1, 4, 16));
-         asm volatile(".byte 0xC4, 0xE2, 0x73, 0x5E, 0xC1"); // tdpbssd tmm0, tmm1, tmm1
+         asm volatile(".byte 0xC4, 0xE2, 0x73, 0x5E, 0xC1");  // tdpbssd tmm0, tmm1, tmm1
        },
        "distinct"},
       {[] {
@@ -260,45 +256,40 @@ void check_that_an_earlier_handler_is_called() {
     struct sigaction action = {};
     action.sa_handler = [](int) { _exit(42); };
     sigaction(SIGILL, &action, nullptr);
-    if (!install_amx_emulator() || !install_amx_emulator())
-      _exit(1);
+    if (!install_amx_emulator() || !install_amx_emulator()) _exit(1);
     asm volatile("ud2");
   });
   const bool called = death.signal == 0 && death.status == 42;
   std::printf("%s an_earlier_handler_is_called\n", called ? "PASS" : "FAIL");
-  if (!called)
-    std::exit(1);
+  if (!called) std::exit(1);
 }
 
 template <class Body>
 double microseconds_per_call(int calls, Body body) {
   const auto start = std::chrono::steady_clock::now();
-  for (int i = 0; i < calls; ++i)
-    body();
+  for (int i = 0; i < calls; ++i) body();
   return std::chrono::duration<double, std::micro>(std::chrono::steady_clock::now() - start).count() / calls;
 }
 
 void print_timing() {
   load_config(TileConfig().set(0, 16, 64).set(1, 16, 64).set(2, 16, 64));
-  const double alone =
-      microseconds_per_call(5000, [] { asm volatile("tdpbf16ps %tmm2, %tmm1, %tmm0\n nop"); });
-  const double bf16 = microseconds_per_call(
-      200, [] { asm volatile(".rept 100\n tdpbf16ps %tmm2, %tmm1, %tmm0\n .endr\n nop"); });
-  const double int8 = microseconds_per_call(
-      200, [] { asm volatile(".rept 100\n tdpbusd %tmm2, %tmm1, %tmm0\n .endr\n nop"); });
+  const double alone = microseconds_per_call(5000, [] { asm volatile("tdpbf16ps %tmm2, %tmm1, %tmm0\n nop"); });
+  const double bf16 =
+      microseconds_per_call(200, [] { asm volatile(".rept 100\n tdpbf16ps %tmm2, %tmm1, %tmm0\n .endr\n nop"); });
+  const double int8 =
+      microseconds_per_call(200, [] { asm volatile(".rept 100\n tdpbusd %tmm2, %tmm1, %tmm0\n .endr\n nop"); });
   _tile_release();
-  std::printf("one 16x16 dot product: %.2f us alone; %.2f us (bf16), %.2f us (int8) within 100 in a row\n",
-              alone, bf16 / 100, int8 / 100);
+  std::printf("one 16x16 dot product: %.2f us alone; %.2f us (bf16), %.2f us (int8) within 100 in a row\n", alone,
+              bf16 / 100, int8 / 100);
 }
 
-} // namespace
-} // namespace bert_op::testing
+}  // namespace
+}  // namespace bert_op::testing
 
 int main(int argc, char** argv) {
   using namespace bert_op::testing;
   check_that_an_earlier_handler_is_called();
-  if (!install_amx_emulator())
-    return 1;
+  if (!install_amx_emulator()) return 1;
   std::printf("AMX instructions are %s\n", runs_on_amx_hardware() ? "executed by the hardware" : "emulated");
   const int status = run_tests(argc, argv);
   print_timing();

@@ -31,9 +31,7 @@ struct alignas(64) TileConfig {
 };
 
 // Not _tile_loadconfig: GCC 12 does not see that it reads the struct and drops the stores to it.
-inline void load_config(const TileConfig& config) {
-  asm volatile("ldtilecfg %0" ::"m"(config) : "memory");
-}
+inline void load_config(const TileConfig& config) { asm volatile("ldtilecfg %0" ::"m"(config) : "memory"); }
 
 inline TileConfig stored_config() {
   TileConfig config;
@@ -43,18 +41,15 @@ inline TileConfig stored_config() {
 }
 
 // GCC's _tile_loadd does not say that it reads memory: stores must not be moved behind it.
-inline void memory_barrier() {
-  asm volatile("" ::: "memory");
-}
+inline void memory_barrier() { asm volatile("" ::: "memory"); }
 
 using Bytes = std::vector<std::uint8_t>;
 using Rows = std::array<std::array<std::uint8_t, 64>, 16>;
 
 inline Bytes random_bytes(std::size_t count, std::mt19937& random) {
   Bytes bytes(count);
-  for (std::uint8_t& byte : bytes)
-    byte = static_cast<std::uint8_t>(random());
+  for (std::uint8_t& byte : bytes) byte = static_cast<std::uint8_t>(random());
   return bytes;
 }
 
-} // namespace bert_op::testing
+}  // namespace bert_op::testing

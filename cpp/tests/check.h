@@ -74,18 +74,18 @@ struct TestRegistration {
   TestRegistration(const char* name, void (*run)()) { registered_tests().push_back({name, run}); }
 };
 
-} // namespace bert_op::testing
+}  // namespace bert_op::testing
 
-#define TEST(name)                                                                                           \
-  static void test_##name();                                                                                 \
-  static const ::bert_op::testing::TestRegistration register_##name(#name, test_##name);                     \
+#define TEST(name)                                                                       \
+  static void test_##name();                                                             \
+  static const ::bert_op::testing::TestRegistration register_##name(#name, test_##name); \
   static void test_##name()
 
-#define CHECK(condition)                                                                                     \
-  do {                                                                                                       \
-    if (!(condition)) {                                                                                      \
-      ::bert_op::testing::fail_check(__FILE__, __LINE__, "CHECK(" #condition ")");                           \
-    }                                                                                                        \
+#define CHECK(condition)                                                           \
+  do {                                                                             \
+    if (!(condition)) {                                                            \
+      ::bert_op::testing::fail_check(__FILE__, __LINE__, "CHECK(" #condition ")"); \
+    }                                                                              \
   } while (false)
 
 #define CHECK_CLOSE(value, expected, tolerance)                                                              \
