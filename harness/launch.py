@@ -45,6 +45,7 @@ def launch(spec: RunSpec, folder: Path, worker: Sequence[str] = WORKER) -> Repor
         (report,) = _run([spec], [folder], placements, worker)
         report.write(folder)
         return report
+    spec.write(folder / SPEC_FILE)
     barrier = folder / "barrier"
     barrier.mkdir()
     specs = [_instance(spec, index, barrier) for index in range(len(placements))]

@@ -52,6 +52,7 @@ def cli(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Callable[..
     """
     monkeypatch.setattr(job, "launch", functools.partial(launch.launch, worker=STUB))
     monkeypatch.setattr(command.signal, "signal", lambda number, handler: None)
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     for name in ("BERT_OP_SWEEP", "BERT_OP_TRACKING_URI", "HYDRA_FULL_ERROR"):
         monkeypatch.setenv(name, "")
         monkeypatch.delenv(name)
