@@ -8,11 +8,9 @@ extern const Kernels kernels_avx512_vnni;
 
 namespace testing {
 
-std::vector<Isa> testable_isas() { return available_isas(); }
-
 std::vector<const Kernels*> testable_kernels() {
   std::vector<const Kernels*> found;
-  for (const Isa isa : testable_isas()) {
+  for (const Isa isa : available_isas()) {
 #if defined(__x86_64__)
     if (isa == Isa::avx512_vnni && has_avx512_bf16()) found.push_back(&kernels_avx512_vnni);
 #endif

@@ -11,9 +11,6 @@ namespace bert_op::testing {
 // AVX512_BF16). Test programs contain an isa.cpp of their own, which adds AMX by emulation where the CPU lacks it.
 std::vector<const Kernels*> testable_kernels();
 
-// The same as tiers, for what takes an Isa.
-std::vector<Isa> testable_isas();
-
 // enter() and leave() around kernel calls.
 class Entered {
  public:

@@ -1,0 +1,147 @@
+// Packing of weights: every element where layout.h says, bytes and their scales as the reference defines them, and the
+// whole way of a quantized product from floats to floats.
+#include "encoder/pack.h"
+
+#include <cmath>
+#include <cstring>
+
+#include "tests/check.h"
+#include "tests/operands.h"
+#include "tests/tiers.h"
+
+namespace bert_op::testing {
+namespace {
+
+struct PackedLinear {
+  Matrix weight;
+  std::vector<double> bias;
+  GuardedBytes tiles;
+  std::vector<float> packed_bias, weight_scale, column_sum;
+  Linear linear;
+
+  PackedLinear(ElementType type, std::int64_t in, std::int64_t out, Random& random)
+      : weight(random_matrix(out, in, random)), bias(random_matrix(1, out, random).values),
+        tiles(out * k_tiles(type, in) * kTileRowBytes), packed_bias(static_cast<std::size_t>(out)),
+        weight_scale(static_cast<std::size_t>(out)),
+        column_sum(static_cast<std::size_t>(out * chunk_count(type, k_tiles(type, in)))), linear{in,
+                                                                                                 out,
+                                                                                                 type,
+                                                                                                 k_tiles(type, in),
+                                                                                                 tiles.data(),
+                                                                                                 packed_bias.data(),
+                                                                                                 weight_scale.data(),
+                                                                                                 column_sum.data(),
+                                                                                                 nullptr} {
+    tiles.expect(0, out * k_tiles(type, in) * kTileRowBytes);
+  }
+  // Packs rows [begin, begin + rows), as pack_layer does with queries, keys and values.
+  void pack(std::int64_t begin, std::int64_t rows) {
+    const std::vector<float> weights = floats_of(weight.values), biases = floats_of(bias);
+    pack_linear(linear, weights.data() + begin * weight.columns, biases.data() + begin, begin, rows);
+    CHECK(tiles.rest_untouched());
+  }
+  const std::byte* at(std::int64_t out, std::int64_t in) const {
+    return tiles.data() + weight_offset(linear.type, linear.tiles, out, in);
+  }
+};
+
+TEST(weights_stand_where_the_layout_says) {
+  Random random(1);
+  for (const ElementType type : {ElementType::f32, ElementType::bf16}) {
+    for (const std::int64_t in : {32, 96, 160}) {
+      PackedLinear packed(type, in, 96, random);
+      packed.pack(64, 32);
+      packed.pack(0, 64);
+      for (std::int64_t out = 0; out < 96; ++out) {
+        CHECK(packed.packed_bias[static_cast<std::size_t>(out)] == packed.bias[static_cast<std::size_t>(out)]);
+        for (std::int64_t i = 0; i < in; ++i) {
+          CHECK(read_element(type, packed.at(out, i)) == representable(type, packed.weight(out, i)));
+        }
+      }
+    }
+  }
+}
+
+TEST(quantized_weights_stand_where_the_layout_says) {
+  Random random(2);
+  for (const std::int64_t in : {32, 160, 1056}) {
+    PackedLinear packed(ElementType::u8, in, 64, random);
+    for (std::int64_t i = 0; i < in; ++i) packed.weight(5, i) = 0.0;
+    packed.pack(0, 32);
+    packed.pack(32, 32);
+    const reference::QuantizedWeights expected = reference::quantize_weights(packed.weight);
+    const std::int64_t chunk_columns = chunk_tiles(ElementType::u8, packed.linear.tiles) * kTileRowBytes;
+    for (std::int64_t out = 0; out < 64; ++out) {
+      const double scale = expected.scale[static_cast<std::size_t>(out)];
+      CHECK_CLOSE(packed.weight_scale[static_cast<std::size_t>(out)], scale, 1e-7 * scale);
+      std::vector<double> sums(static_cast<std::size_t>(chunk_count(ElementType::u8, packed.linear.tiles)));
+      for (std::int64_t i = 0; i < in; ++i) {
+        const auto level = static_cast<std::int8_t>(*packed.at(out, i));
+        // Halves may fall to either side.
+        CHECK(std::abs(level * scale - packed.weight(out, i)) <= 0.50001 * scale);
+        CHECK(std::abs(level - expected.levels[static_cast<std::size_t>(out * in + i)]) <= 1);
+        sums[static_cast<std::size_t>(i / chunk_columns)] += level;
+      }
+      for (std::int64_t i = in; i < packed.linear.tiles * 64; ++i) CHECK(*packed.at(out, i) == std::byte{0});
+      for (std::size_t chunk = 0; chunk < sums.size(); ++chunk) {
+        const double sum = sums[chunk] * scale;
+        CHECK_CLOSE(packed.column_sum[chunk * 64 + static_cast<std::size_t>(out)], sum, 1e-6 * std::abs(sum));
+      }
+    }
+  }
+}
+
+// Rows are quantized by the kernel, weights by packing: the product is the reference's quantized product, but for levels
+// that lay between two and fell to the other side.
+TEST(quantized_product_is_that_of_the_reference) {
+  Random random(3);
+  for (const std::int64_t in : {96, 1056}) {
+    constexpr std::int64_t kOut = 64, kRows = 19;
+    PackedLinear packed(ElementType::u8, in, kOut, random);
+    packed.pack(0, kOut);
+    const std::int64_t tiles = packed.linear.tiles, chunks = chunk_count(ElementType::u8, tiles);
+    const Matrix x = random_matrix(kRows, in, random, ElementType::f32, 1.0, 0.3);
+    const std::vector<float> rows = floats_of(x.values);
+    const reference::QuantizedRows quantized =
+        reference::quantize_rows(x, chunk_tiles(ElementType::u8, tiles) * kTileRowBytes);
+    const reference::QuantizedWeights weights = reference::quantize_weights(packed.weight);
+    const Matrix expected = reference::gemm(quantized, weights, packed.bias, Activation::none);
+    for (const Kernels* tier : testable_kernels()) {
+      std::vector<std::byte> a(static_cast<std::size_t>(activation_bytes(kRows, tiles)));
+      std::vector<RowScale> row_scale(static_cast<std::size_t>(kRows * chunks));
+      std::vector<float> partial(32 * 32), out(kRows * kOut);
+      const Entered entered(*tier);
+      tier->quantize({ElementType::f32,
+                      reinterpret_cast<const std::byte*>(rows.data()),
+                      in,
+                      0,
+                      kRows,
+                      {ElementType::u8, a.data(), tiles, row_scale.data(), nullptr}});
+      tier->gemm({.type = ElementType::u8,
+                  .rows = kRows,
+                  .tiles = tiles,
+                  .a = a.data(),
+                  .b = packed.tiles.data(),
+                  .bias = packed.packed_bias.data(),
+                  .weight_scale = packed.weight_scale.data(),
+                  .column_sum = packed.column_sum.data(),
+                  .row_scale = row_scale.data(),
+                  .columns = kOut,
+                  .panel_begin = 0,
+                  .panel_end = kOut / kPanelColumns,
+                  .partial = partial.data(),
+                  .out = store_rows(out.data(), ElementType::f32, kOut)});
+      for (std::int64_t row = 0; row < kRows; ++row) {
+        // One level of a row's values times one of the largest weights (127 levels).
+        const double level = quantized.scale[static_cast<std::size_t>(row * chunks)];
+        for (std::int64_t n = 0; n < kOut; ++n) {
+          const double largest = 127.0 * weights.scale[static_cast<std::size_t>(n)];
+          CHECK_CLOSE(out[static_cast<std::size_t>(row * kOut + n)], expected(row, n), level * largest + 1e-4);
+        }
+      }
+    }
+  }
+}
+
+}  // namespace
+}  // namespace bert_op::testing
