@@ -40,6 +40,14 @@ def test_every_precision_has_a_type() -> None:
     assert set(peak.ELEMENT_TYPES) == set(PRECISIONS)
 
 
+@pytest.mark.parametrize(
+    ("tflops", "roof", "share"),
+    [(0.5, 2e12, 0.25), (2.0, 2e12, 1.0), (2.1, 2e12, None), (None, 2e12, None), (0.5, None, None)],
+)
+def test_fraction(tflops: float | None, roof: float | None, share: float | None) -> None:
+    assert peak.fraction(tflops, roof) == share
+
+
 def test_absent_without_the_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "bert_op", types.ModuleType("bert_op"))
     monkeypatch.delitem(sys.modules, "bert_op._native", raising=False)

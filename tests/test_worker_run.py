@@ -287,7 +287,6 @@ def test_the_op_in_a_process_of_its_own(tmp_path: Path, precision: str) -> None:
     assert report.identity.op_build["isa"] == report.identity.isa
     assert report.memory.packed_mb is not None and report.memory.packed_mb > 5
     assert report.timing is not None and report.timing.skipped_tokens_per_call > 0
-    assert report.timing.peak_fraction is not None and 0 < report.timing.peak_fraction < 1
     assert report.accuracy is not None and report.accuracy.flips is not None
     assert report.accuracy.flips <= (0 if precision == "fp32" else 4)
 

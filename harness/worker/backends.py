@@ -152,11 +152,17 @@ def _convert_op(model: transformers.PreTrainedModel, spec: RunSpec) -> None:
 
 
 def _library_error(error: Exception) -> UserError:
+    """bert_op's own words, which end with the remedy, under the setting that they are about."""
     reason = " ".join(str(error).split()).rstrip(".")
     for name in OP_ENVIRONMENT:
-        if name in os.environ and name in reason:
-            remedy = f"Correct {name}, or unset it for the installed library on the best tier"
-            return UserError(name, os.environ[name], f"bert_op cannot be used: {reason}", remedy)
+        value = os.environ.get(name)
+        if value is not None and name in reason:
+            for shown in (value, repr(value)):
+                reason = reason.removeprefix(f"{name}={shown} ")
+            problem, _, remedy = reason.rpartition(". ")
+            return UserError(
+                name, value, problem or reason, remedy if problem else f"Correct or unset {name}"
+            )
     return UserError(
         "backend", "op", f"bert_op cannot be used: {reason}", "Build it again, or use backend=hf"
     )

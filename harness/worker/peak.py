@@ -26,3 +26,13 @@ def measure_peak(precision: str, threads: int) -> float | None:
     # The measuring loop holds no lock of Python, so the threads run side by side and share clock and power.
     with ThreadPoolExecutor(threads) as pool:
         return sum(pool.map(one_thread, range(threads)))
+
+
+def fraction(tflops: float | None, roof: float | None) -> float | None:
+    """Share of `roof` (operations per second) that `tflops` (1e12 a second) is; None where one is not known.
+
+    Nor is there one above 1: such a roof was measured while something else had the processor, and is none.
+    """
+    if tflops is None or roof is None or tflops * 1e12 > roof:
+        return None
+    return tflops * 1e12 / roof

@@ -77,14 +77,15 @@ def run(spec: RunSpec, journal: Journal) -> None:
 
     if not spec.measure.throughput:
         return
+    # Before the warm-up: whoever waits for another's accuracy would be cold again after it.
+    with journal.phase("barrier"):
+        _wait_for_others(spec)
     seconds, iterations = warmup(spec.run_time)
     with journal.phase("warm-up", "warmup_s"):
         if seconds or iterations:
             throughput.time_calls(
                 runner.call, batches, seconds=seconds, iterations=iterations, title="warm-up"
             )
-    with journal.phase("barrier"):
-        _wait_for_others(spec)
     with journal.phase("measure"):
         machine.trim_memory()
         peak_is_known = machine.reset_peak_memory()
@@ -95,8 +96,7 @@ def run(spec: RunSpec, journal: Journal) -> None:
     if spec.backend.name == "op":
         with journal.phase("peak"):
             roof = peak.measure_peak(spec.precision, torch.get_num_threads())
-        fraction = timing.tflops * 1e12 / roof if timing.tflops is not None and roof is not None else None
-        journal.record(timing=dataclasses.replace(timing, peak_fraction=fraction))
+        journal.record(timing=dataclasses.replace(timing, peak_fraction=peak.fraction(timing.tflops, roof)))
 
 
 def _pairs(spec: RunSpec, loaded: Loaded) -> Pairs | None:
