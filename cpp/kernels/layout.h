@@ -24,33 +24,36 @@ constexpr std::int64_t kPanelColumns = 32;                // columns of one pane
 constexpr std::int64_t kPanelTileBytes = 2 * kTileBytes;  // what a panel holds for one k tile
 constexpr std::int64_t kRowBlock = 32;                    // activations are allocated in multiples of this many rows
 
-constexpr std::int64_t element_bytes(ElementType type) {
+// Static, for the reason given in simd/vec.h: in a build without inlining a shared copy of these would be a tier's.
+static constexpr std::int64_t element_bytes(ElementType type) {
   return type == ElementType::f32 ? 4 : type == ElementType::bf16 ? 2 : 1;
 }
 
-constexpr std::int64_t ceil_div(std::int64_t value, std::int64_t by) { return (value + by - 1) / by; }
-constexpr std::int64_t round_up(std::int64_t value, std::int64_t to) { return ceil_div(value, to) * to; }
+static constexpr std::int64_t ceil_div(std::int64_t value, std::int64_t by) { return (value + by - 1) / by; }
+static constexpr std::int64_t round_up(std::int64_t value, std::int64_t to) { return ceil_div(value, to) * to; }
 
-constexpr std::int64_t elements_per_tile_row(ElementType type) { return kTileRowBytes / element_bytes(type); }
+static constexpr std::int64_t elements_per_tile_row(ElementType type) { return kTileRowBytes / element_bytes(type); }
 
 // Number of k tiles that K elements take; the last one is filled up with zeros.
-constexpr std::int64_t k_tiles(ElementType type, std::int64_t k) { return ceil_div(k, elements_per_tile_row(type)); }
+static constexpr std::int64_t k_tiles(ElementType type, std::int64_t k) {
+  return ceil_div(k, elements_per_tile_row(type));
+}
 
 // K is worked off in chunks, so that a panel's chunk stays in L1 and fp32 sums stay short. For u8 a chunk is also what one
 // scale of a row covers: K up to 768 takes one, the wide input of the last linear several (it has outlier channels).
-constexpr std::int64_t chunk_tiles(ElementType type, std::int64_t tiles) {
+static constexpr std::int64_t chunk_tiles(ElementType type, std::int64_t tiles) {
   const std::int64_t wanted = type == ElementType::f32    ? 8
                               : type == ElementType::bf16 ? 12
                                                           : (tiles <= 12 ? 12 : 8);
   return ceil_div(tiles, ceil_div(tiles, wanted));
 }
 
-constexpr std::int64_t chunk_count(ElementType type, std::int64_t tiles) {
+static constexpr std::int64_t chunk_count(ElementType type, std::int64_t tiles) {
   return ceil_div(tiles, chunk_tiles(type, tiles));
 }
 
 // Bytes of `rows` tile-packed activations.
-constexpr std::int64_t activation_bytes(std::int64_t rows, std::int64_t tiles) {
+static constexpr std::int64_t activation_bytes(std::int64_t rows, std::int64_t tiles) {
   return round_up(rows, kRowBlock) / kTileRows * tiles * kTileBytes;
 }
 
