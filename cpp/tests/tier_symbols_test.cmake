@@ -1,0 +1,27 @@
+# A tier's object file may offer its table of kernels and nothing else. An inline function of the standard library or of
+# layout.h that is not inlined would be a weak symbol there: the linker keeps one copy of it, perhaps the one with AVX-512
+# instructions, and calls that one from the portable tier too.  cmake -DNM=nm -DLIBRARY=libbert_op_core.a -P this file
+execute_process(COMMAND ${NM} --demangle --extern-only --defined-only --print-file-name ${LIBRARY}
+                OUTPUT_VARIABLE listing RESULT_VARIABLE failed ERROR_VARIABLE error)
+if(failed)
+  message(FATAL_ERROR "${NM} cannot read ${LIBRARY}: ${error}")
+endif()
+string(REGEX REPLACE "\n$" "" listing "${listing}")
+string(REPLACE "\n" ";" lines "${listing}")
+set(tables 0)
+foreach(line IN LISTS lines)
+  if(NOT line MATCHES ":(portable|avx2|avx512|avx512_vnni|avx512_bf16|amx)\\.cpp\\.o(bj)?: *[0-9a-f]* (.*)$")
+    continue()
+  endif()
+  set(tier ${CMAKE_MATCH_1})
+  set(symbol ${CMAKE_MATCH_3})
+  if(symbol MATCHES "^[DR] bert_op::kernels_${tier}$")
+    math(EXPR tables "${tables} + 1")
+  else()
+    message(SEND_ERROR "tier ${tier} offers a symbol that the linker could share with other tiers: ${symbol}")
+  endif()
+endforeach()
+if(tables EQUAL 0)
+  message(FATAL_ERROR "no tier found in ${LIBRARY}")
+endif()
+message(STATUS "${tables} tiers offer their kernels and nothing else")
