@@ -219,38 +219,42 @@ void check_hidden_states(const at::Tensor& hidden_states) {
               "bert_op::encoder: hidden_states must be float32, bfloat16 or float16, not ", type);
 }
 
+at::Tensor run(const at::Tensor& hidden_states, const std::optional<at::Tensor>& attention_mask, at::TensorList packed,
+               bool skip_padding, Profile* profile) {
+  check_hidden_states(hidden_states);
+  TORCH_CHECK(hidden_states.device().is_cpu(), "bert_op::encoder: hidden_states must be on the CPU, not on ",
+              hidden_states.device());
+  const ModelShape shape = packed_shape(packed);
+  const int64_t batch = hidden_states.size(0), seq_len = hidden_states.size(1);
+  TORCH_CHECK(hidden_states.size(2) == shape.hidden_size, "bert_op::encoder: hidden_states has shape ",
+              shape_text(hidden_states.sizes()), ", but the packed model's hidden_size is ", shape.hidden_size);
+  const at::Tensor input = hidden_states.to(at::kFloat).contiguous();
+  at::Tensor result = at::empty(hidden_states.sizes(), at::kFloat);
+  if (result.numel() == 0) return result.to(hidden_states.scalar_type());
+  at::Tensor mask_tensor;
+  Mask mask;
+  if (attention_mask.has_value() && attention_mask->defined()) {
+    mask_tensor = additive_mask(*attention_mask, batch, shape.num_heads, seq_len);
+    const auto stride = [&](int64_t dim) { return mask_tensor.size(dim) == 1 ? int64_t{0} : mask_tensor.stride(dim); };
+    mask = {mask_tensor.const_data_ptr<float>(), stride(0), stride(1), stride(2)};
+  }
+  run_encoder({.arena = static_cast<const std::byte*>(packed[0].const_data_ptr()),
+               .shape = shape,
+               .hidden_states = input.const_data_ptr<float>(),
+               .result = result.mutable_data_ptr<float>(),
+               .batch = batch,
+               .seq_len = seq_len,
+               .mask = mask,
+               .skip_padding = skip_padding,
+               .threads = at::get_num_threads(),
+               .isa = active_isa(),
+               .profile = profile});
+  return result.to(hidden_states.scalar_type());
+}
+
 at::Tensor encoder(const at::Tensor& hidden_states, const std::optional<at::Tensor>& attention_mask,
                    at::TensorList packed, bool skip_padding) {
-  return with_torch_errors([&] {
-    check_hidden_states(hidden_states);
-    TORCH_CHECK(hidden_states.device().is_cpu(), "bert_op::encoder: hidden_states must be on the CPU, not on ",
-                hidden_states.device());
-    const ModelShape shape = packed_shape(packed);
-    const int64_t batch = hidden_states.size(0), seq_len = hidden_states.size(1);
-    TORCH_CHECK(hidden_states.size(2) == shape.hidden_size, "bert_op::encoder: hidden_states has shape ",
-                shape_text(hidden_states.sizes()), ", but the packed model's hidden_size is ", shape.hidden_size);
-    const at::Tensor input = hidden_states.to(at::kFloat).contiguous();
-    at::Tensor result = at::empty(hidden_states.sizes(), at::kFloat);
-    if (result.numel() == 0) return result.to(hidden_states.scalar_type());
-    at::Tensor mask_tensor;
-    Mask mask;
-    if (attention_mask.has_value() && attention_mask->defined()) {
-      mask_tensor = additive_mask(*attention_mask, batch, shape.num_heads, seq_len);
-      const auto stride = [&](int64_t dim) { return mask_tensor.size(dim) == 1 ? int64_t{0} : mask_tensor.stride(dim); };
-      mask = {mask_tensor.const_data_ptr<float>(), stride(0), stride(1), stride(2)};
-    }
-    run_encoder({.arena = static_cast<const std::byte*>(packed[0].const_data_ptr()),
-                 .shape = shape,
-                 .hidden_states = input.const_data_ptr<float>(),
-                 .result = result.mutable_data_ptr<float>(),
-                 .batch = batch,
-                 .seq_len = seq_len,
-                 .mask = mask,
-                 .skip_padding = skip_padding,
-                 .threads = at::get_num_threads(),
-                 .isa = active_isa()});
-    return result.to(hidden_states.scalar_type());
-  });
+  return with_torch_errors([&] { return run(hidden_states, attention_mask, packed, skip_padding, nullptr); });
 }
 
 at::Tensor encoder_meta(const at::Tensor& hidden_states, const std::optional<at::Tensor>&, at::TensorList, bool) {
@@ -282,6 +286,23 @@ std::string describe(at::TensorList packed) {
   });
 }
 
+std::string profile(const at::Tensor& hidden_states, const std::optional<at::Tensor>& attention_mask,
+                    at::TensorList packed, bool skip_padding) {
+  return with_torch_errors([&] {
+    Profile measured;
+    run(hidden_states, attention_mask, packed, skip_padding, &measured);
+    std::string rows;
+    for (std::size_t i = 0; i < kPhases; ++i) {
+      char numbers[96];
+      std::snprintf(numbers, sizeof numbers, "\"seconds\": %.9g, \"operations\": %.9g}", measured.seconds[i],
+                    measured.operations[i]);
+      rows += std::string(rows.empty() ? "" : ", ") + "{\"phase\": \"" + phase_name(static_cast<Phase>(i)) + "\", " +
+              numbers;
+    }
+    return "[" + rows + "]";
+  });
+}
+
 }  // namespace
 
 TORCH_LIBRARY(bert_op, m) {
@@ -292,6 +313,9 @@ TORCH_LIBRARY(bert_op, m) {
       "encoder(Tensor hidden_states, Tensor? attention_mask, Tensor[] packed, *, bool skip_padding=False) -> Tensor");
   m.def("build_info() -> str", build_info);
   m.def("describe(Tensor[] packed) -> str", describe);
+  m.def(
+      "profile(Tensor hidden_states, Tensor? attention_mask, Tensor[] packed, *, bool skip_padding=False) -> str",
+      profile);
 }
 
 TORCH_LIBRARY_IMPL(bert_op, CPU, m) {

@@ -3,6 +3,8 @@
 #include "encoder/encoder.h"
 
 #include <algorithm>
+#include <array>
+#include <chrono>
 #include <cmath>
 #include <cstring>
 #include <memory>
@@ -11,6 +13,7 @@
 #include "encoder/arena.h"
 #include "encoder/plan.h"
 #include "encoder/threads.h"
+#include "encoder/tuning.h"
 #include "encoder/workspace.h"
 
 namespace bert_op {
@@ -67,20 +70,39 @@ TeamBuffers take_buffers(Pieces& pieces, const ModelShape& shape, const Team& te
   return buffers;
 }
 
+// Adds up the time between marks; does nothing without a profile.
+class Stopwatch {
+ public:
+  explicit Stopwatch(Profile* profile) : profile_(profile) {
+    if (profile_ != nullptr) last_ = Clock::now();
+  }
+  void mark(Phase phase) {
+    if (profile_ == nullptr) return;
+    const Clock::time_point now = Clock::now();
+    profile_->seconds[static_cast<std::size_t>(phase)] += std::chrono::duration<double>(now - last_).count();
+    last_ = now;
+  }
+
+ private:
+  using Clock = std::chrono::steady_clock;
+  Profile* profile_;
+  Clock::time_point last_;
+};
+
 // One thread's way through the encoder.
 class Member {
  public:
   Member(const EncoderCall& call, const Sequences& sequences, const Team& team, const TeamBuffers& buffers,
-         Barrier& barrier, int member, int members)
+         Barrier& barrier, int member, int members, Profile* profile)
       : call_(call), shape_(call.shape), sequences_(sequences), team_(team), buffers_(buffers), barrier_(barrier),
         member_(member), members_(members), kernels_(kernels(call.isa)), linear_(linear_type(shape_.precision)),
-        floats_(float_type(shape_.precision)), hidden_tiles_(k_tiles(linear_, shape_.hidden_size)) {}
+        floats_(float_type(shape_.precision)), hidden_tiles_(k_tiles(linear_, shape_.hidden_size)), stopwatch_(profile) {}
 
   void run() {
     kernels_.enter();
     std::byte* arena = const_cast<std::byte*>(call_.arena);  // Layer's views serve packing too; here they are only read
     for (const Slice& slice : team_.slices) gather(slice, layer_view(shape_, arena, 0));
-    barrier_.wait();
+    finish(Phase::gather);
     for (std::int64_t index = 0; index < shape_.num_layers; ++index) {
       const Layer layer = layer_view(shape_, arena, index);
       const bool last = index + 1 == shape_.num_layers;
@@ -95,21 +117,28 @@ class Member {
     const Operand hidden = hidden_of(slice);
     project(slice, layer.qkv, hidden, Activation::none,
             store_heads(buffers_.heads, floats_, shape_.head_size(), team_.max_slice_rows));
-    barrier_.wait();
+    finish(Phase::qkv);
     attend(slice);
-    barrier_.wait();
+    finish(Phase::attention);
     quantize_rows(slice, layer.attention_output, buffers_.context);
     add_projection(slice, layer.attention_output, buffers_.context);
-    barrier_.wait();
+    finish(Phase::attention_output);
     normalize(slice, layer.attention_norm, &layer.intermediate);
-    barrier_.wait();
-    project(slice, layer.intermediate, hidden, shape_.activation, store_of(buffers_.intermediate, shape_.intermediate_size));
-    barrier_.wait();
+    finish(Phase::attention_norm);
+    project(slice, layer.intermediate, hidden, shape_.activation,
+            store_of(buffers_.intermediate, shape_.intermediate_size));
+    finish(Phase::intermediate);
     quantize_rows(slice, layer.output, buffers_.intermediate);
     add_projection(slice, layer.output, buffers_.intermediate);
-    barrier_.wait();
+    finish(Phase::output);
     normalize(slice, layer.output_norm, next);
+    finish(Phase::output_norm);
+  }
+
+  // A phase ends when the whole team has done its part.
+  void finish(Phase phase) {
     barrier_.wait();
+    stopwatch_.mark(phase);
   }
 
   // Input rows to their places in the result, and packed for the first layer.
@@ -137,6 +166,7 @@ class Member {
             .columns = linear.out_features,
             .panel_begin = panels.begin,
             .panel_end = panels.end,
+            .pass_rows = tuning::pass_rows(slice.rows, linear.tiles * kTileRowBytes),
             .partial = buffers_.members[static_cast<std::size_t>(member_)].partial};
   }
 
@@ -259,6 +289,7 @@ class Member {
   const ElementType linear_;
   const ElementType floats_;
   const std::int64_t hidden_tiles_;
+  Stopwatch stopwatch_;
 };
 
 // Rows that are not computed become zero.
@@ -292,17 +323,39 @@ void run_on(const EncoderCall& call, const Sequences& sequences, int threads) {
     if (count != threads) return;
     const auto team = static_cast<std::size_t>(thread / plan.threads_per_team);
     Member(call, sequences, plan.teams[team], buffers[team], *barriers[team], thread % plan.threads_per_team,
-           plan.threads_per_team)
+           plan.threads_per_team, thread == 0 ? call.profile : nullptr)
         .run();
   });
   if (came != threads) run_on(call, sequences, 1);  // the runtime gave fewer threads than the plan was made for
   Workspace::trim_this_thread();
 }
 
+void count_operations(const EncoderCall& call, const Sequences& sequences, Profile& profile) {
+  const auto rows = static_cast<double>(sequences.positions.size());
+  const auto layers = static_cast<double>(call.shape.num_layers), hidden = static_cast<double>(call.shape.hidden_size);
+  const auto intermediate = static_cast<double>(call.shape.intermediate_size);
+  double pairs = 0.0;
+  for (const Sequence& sequence : sequences.items) {
+    pairs += static_cast<double>(sequence.length) * static_cast<double>(sequence.length);
+  }
+  const auto of = [&](Phase phase) -> double& { return profile.operations[static_cast<std::size_t>(phase)]; };
+  of(Phase::qkv) = 6.0 * layers * rows * hidden * hidden;
+  of(Phase::attention) = 4.0 * layers * pairs * hidden;
+  of(Phase::attention_output) = 2.0 * layers * rows * hidden * hidden;
+  of(Phase::intermediate) = of(Phase::output) = 2.0 * layers * rows * hidden * intermediate;
+}
+
 }  // namespace
+
+const char* phase_name(Phase phase) {
+  constexpr std::array<const char*, kPhases> kNames = {"gather",         "qkv",          "attention", "attention_output",
+                                                       "attention_norm", "intermediate", "output",    "output_norm"};
+  return kNames[static_cast<std::size_t>(phase)];
+}
 
 void run_encoder(const EncoderCall& call) {
   const Sequences sequences = find_sequences(call.batch, call.seq_len, call.shape.num_heads, call.mask, call.skip_padding);
+  if (call.profile != nullptr) count_operations(call, sequences, *call.profile);
   zero_skipped(call, sequences);
   if (!sequences.items.empty()) run_on(call, sequences, std::max(1, call.threads));
 }

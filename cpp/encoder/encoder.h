@@ -1,6 +1,7 @@
 // The whole encoder in one call.
 #pragma once
 
+#include <array>
 #include <cstddef>
 #include <cstdint>
 
@@ -9,6 +10,25 @@
 #include "kernels/isa.h"
 
 namespace bert_op {
+
+enum class Phase : std::uint8_t {
+  gather,            // input rows to their places, packed for the first linear layer
+  qkv,
+  attention,
+  attention_output,  // int8: quantization of its input included; so in `output`
+  attention_norm,
+  intermediate,      // with its activation
+  output,
+  output_norm,
+};
+constexpr std::size_t kPhases = 8;
+const char* phase_name(Phase phase);
+
+// Where the time of a call went, as seen by its first thread, waiting for others included.
+struct Profile {
+  std::array<double, kPhases> seconds{};
+  std::array<double, kPhases> operations{};  // multiplications and additions of the matrix products, of all threads
+};
 
 struct EncoderCall {
   const std::byte* arena;        // packed model, checked by read_head
@@ -21,6 +41,7 @@ struct EncoderCall {
   bool skip_padding = false;     // leave out positions that no query attends; their result is zero
   int threads = 1;
   Isa isa = Isa::portable;
+  Profile* profile = nullptr;    // filled in when given
 };
 
 // Reads the arena only, so calls on one arena may run at the same time. Throws std::bad_alloc.

@@ -19,4 +19,9 @@ std::int64_t slice_rows(const ModelShape& shape) {
   return std::clamp<std::int64_t>(l2_bytes() * 3 / 4 / row_bytes, 128, 512);
 }
 
+std::int64_t pass_rows(std::int64_t rows, std::int64_t row_bytes) {
+  const std::int64_t passes = ceil_div(rows * row_bytes, l2_bytes() * 5 / 8);
+  return round_up(ceil_div(rows, passes), kRowBlock);
+}
+
 }  // namespace bert_op::tuning

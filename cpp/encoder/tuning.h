@@ -13,6 +13,10 @@ std::int64_t l2_bytes();
 // Rows of one slice: the widest activations (the input of the last linear layer) take three quarters of L2.
 std::int64_t slice_rows(const ModelShape& shape);
 
+// Rows that a linear layer takes through all its panels together, when a row has `row_bytes`: its activations and the stream
+// of weights share L2. A multiple of kRowBlock.
+std::int64_t pass_rows(std::int64_t rows, std::int64_t row_bytes);
+
 // Streaming a model's weights through a core once takes about as long as computing this many rows.
 constexpr std::int64_t kRowsOfOneWeightStream = 96;
 

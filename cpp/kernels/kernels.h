@@ -49,6 +49,7 @@ struct GemmArgs {
   std::int64_t columns;                  // row length of column_sum
   std::int64_t panel_begin;
   std::int64_t panel_end;
+  std::int64_t pass_rows = 1 << 30;      // rows that go through all panels together; a multiple of kRowBlock
   float* partial;                        // scratch [round_up(rows, 32)][32], used when there are several chunks
   Activation activation = Activation::none;
   ElementType out_type = ElementType::f32;  // f32 or bf16

@@ -1,5 +1,5 @@
-// activation(a x b + bias): panels outermost, so that weights are read once; then chunks of K, so that a panel's part stays
-// in L1; then blocks of rows. What is left to do with a block's sums (dequantize, add up, bias, activation, convert, store)
+// activation(a x b + bias): as many rows as L2 holds go through all panels, each of which is read once; in a panel, chunks
+// of K, so that its part stays in L1; then blocks of rows. What is left to do with a block's sums (dequantize, add up, bias, activation, convert, store)
 // is done while the products of the next block run.
 
 namespace {
@@ -100,26 +100,30 @@ void gemm_blocks(const GemmArgs& g) {
   const std::int64_t chunks = chunk_count(T::type, g.tiles);
   Finish<T, A, Out, AddTo> before;
   int turn = 0;
-  for (std::int64_t panel = g.panel_begin; panel < g.panel_end; ++panel) {
-    for (std::int64_t chunk = 0; chunk < chunks; ++chunk) {
-      const std::int64_t tile = chunk * chunk_length;
-      const std::int64_t length = tile + chunk_length < g.tiles ? chunk_length : g.tiles - tile;
-      const int rows_per_tile = (int)ceil_div(kRows, length);
-      const std::byte* b = g.b + (panel * g.tiles + tile) * kPanelTileBytes;
-      const std::int64_t chunk_bytes = length * kPanelTileBytes;
-      WeightStream next_weights(b + chunk_bytes, chunk_bytes, ceil_div(g.rows, kRows) * length);
-      for (std::int64_t row = 0; row < g.rows; row += kRows) {
-        const std::int64_t rows = g.rows - row < kRows ? g.rows - row : kRows;
-        const std::byte* a = g.a + (row / kTileRows * g.tiles + tile) * kTileBytes;
-        M::run(a, g.tiles * kTileBytes, b, length, sums[turn], kPanelColumns, rows,
-               [&]() __attribute__((always_inline)) {
-                 next_weights.step();
-                 before.step(rows_per_tile);
-               });
-        before.all();
-        before = Finish<T, A, Out, AddTo>(g, sums[turn], row, rows, panel, chunk, chunks);
-        turn ^= 1;
-      }
+  const auto work_off = [&](std::int64_t row_begin, std::int64_t row_end, std::int64_t panel, std::int64_t chunk) {
+    const std::int64_t tile = chunk * chunk_length;
+    const std::int64_t length = tile + chunk_length < g.tiles ? chunk_length : g.tiles - tile;
+    const int rows_per_tile = (int)ceil_div(kRows, length);
+    const std::byte* b = g.b + (panel * g.tiles + tile) * kPanelTileBytes;
+    const std::int64_t chunk_bytes = length * kPanelTileBytes;
+    WeightStream next_weights(b + chunk_bytes, chunk_bytes, ceil_div(row_end - row_begin, kRows) * length);
+    for (std::int64_t row = row_begin; row < row_end; row += kRows) {
+      const std::int64_t rows = row_end - row < kRows ? row_end - row : kRows;
+      const std::byte* a = g.a + (row / kTileRows * g.tiles + tile) * kTileBytes;
+      M::run(a, g.tiles * kTileBytes, b, length, sums[turn], kPanelColumns, rows,
+             [&]() __attribute__((always_inline)) {
+               next_weights.step();
+               before.step(rows_per_tile);
+             });
+      before.all();
+      before = Finish<T, A, Out, AddTo>(g, sums[turn], row, rows, panel, chunk, chunks);
+      turn ^= 1;
+    }
+  };
+  for (std::int64_t row = 0; row < g.rows; row += g.pass_rows) {
+    const std::int64_t row_end = g.rows - row < g.pass_rows ? g.rows : row + g.pass_rows;
+    for (std::int64_t panel = g.panel_begin; panel < g.panel_end; ++panel) {
+      for (std::int64_t chunk = 0; chunk < chunks; ++chunk) work_off(row, row_end, panel, chunk);
     }
   }
   before.all();
