@@ -15,7 +15,7 @@ def test_median_of_odd_and_even_counts() -> None:
 
 @pytest.mark.parametrize("bad", [[], [[1.0, 2.0]], [1.0, float("nan")], [float("inf")]])
 def test_a_series_must_be_flat_finite_and_not_empty(bad: object) -> None:
-    with pytest.raises(ValueError, match="samples|sample"):
+    with pytest.raises(ValueError, match=r"samples?"):
         statistics.summarize(bad)  # type: ignore[arg-type]
 
 

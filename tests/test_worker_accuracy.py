@@ -17,6 +17,8 @@ from harness.worker.data import Pairs
 from harness.worker.tokens import random_batch
 from harness.worker.weights import Loaded
 
+pytestmark = pytest.mark.usefixtures("hugging_face_as_it_is")
+
 
 @pytest.fixture(scope="module")
 def classifier(tmp_path_factory: pytest.TempPathFactory) -> Loaded:

@@ -18,6 +18,8 @@ from harness.spec import BackendSpec, ModelSpec, RunSpec
 from harness.worker import backends
 from harness.worker.tokens import Batch, random_batch
 
+pytestmark = pytest.mark.usefixtures("hugging_face_as_it_is")
+
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:

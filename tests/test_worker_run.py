@@ -40,6 +40,8 @@ from harness.spec import (
 )
 from harness.worker.__main__ import main, one_paragraph
 
+pytestmark = pytest.mark.usefixtures("hugging_face_as_it_is")
+
 ROOT = Path(__file__).parents[1]
 
 

@@ -17,6 +17,8 @@ from harness.errors import UserError
 from harness.spec import ModelSpec
 from harness.worker import weights
 
+pytestmark = pytest.mark.usefixtures("hugging_face_as_it_is")
+
 OFFLINE = "the hub cannot be reached"
 
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 import transformers
+from transformers.models.bert import modeling_bert
 
 from harness.spec import BackendSpec, BatchSpec, DataSpec, ModelSpec, RunSpec, RunTimeSpec
 
@@ -45,6 +47,19 @@ PAIRS = [
     ("The cats ran.", "A mat.", 0),
     ("The dog sat on a mat.", "On the mat the dog sat.", 1),
 ]
+
+
+@pytest.fixture(scope="module")
+def hugging_face_as_it_is() -> Iterator[None]:
+    """Hugging Face's own encoder, whatever tests before these have imported: bert_op replaces it for good.
+
+    A measured process is fresh and needs none of this; here all tests share one.
+    """
+    own = modeling_bert.__name__
+    encoder = next(cls for cls in modeling_bert.BertEncoder.__mro__ if cls.__module__ == own)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(modeling_bert, "BertEncoder", encoder)
+        yield
 
 
 def make_checkpoint(folder: Path, *, labels: int | None = 2, seed: int = 3) -> Path:
