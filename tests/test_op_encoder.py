@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 from collections.abc import Callable
 from typing import Any
@@ -190,7 +191,7 @@ FALLBACKS: dict[str, tuple[Case, str]] = {
     "hidden states": (lambda model: {"output_hidden_states": True}, "recorded"),
     "a hook": (_hook, "hooks are registered"),
     "a patched forward": (_patched_forward, "forward method"),
-    "a replaced module": (_replaced_linear, "type Doubled"),
+    "a replaced module": (_replaced_linear, "type .*Doubled"),
     "another attention": (_custom_attention, "attention implementation is 'values_only'"),
     "double precision": (lambda model: model.double() and {}, "float64"),
     "an unknown argument": (lambda model: {"is_causal": True}, "argument is_causal"),
@@ -211,7 +212,7 @@ def test_original_path_runs(name: str) -> None:
             warnings.simplefilter("error")
             model(**inputs)  # says it once
         expected = reference(**inputs)
-    assert any(reason in fallback["reason"] for fallback in bert_op.explain(model)["fallbacks"])
+    assert any(re.search(reason, fallback["reason"]) for fallback in bert_op.explain(model)["fallbacks"])
     assert list(output) == list(expected)
     torch.testing.assert_close(output.to_tuple(), expected.to_tuple(), atol=0, rtol=0)
 

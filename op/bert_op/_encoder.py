@@ -28,12 +28,14 @@ _CALIBRATING = f"config.{FLAG} is set"
 
 
 class BertEncoderOp(PackedEncoder, BertEncoder):
-    """`BertEncoder` with the same parameters and state dict, computed by one operator call wherever that is
-    right.
+    """`BertEncoder`, same parameters and state dict, computed by one operator call wherever that is right.
 
     Each forward decides: if the arguments, the mode or the state of the module ask for anything that the
-        operator
-    does not do, Hugging Face's own forward runs, and one warning and `bert_op.explain` say why.
+    operator does not do, Hugging Face's own forward runs, and one warning and `bert_op.explain` say why.
+
+    The packed weights follow the parameters. A recorded graph contains them: one from `jit.trace` or `export`
+    stays as it was recorded; one from `torch.compile` follows `load_state_dict`, `train`, `eval` and `to`,
+    but not other writes to the parameters until the next `eval()`.
     """
 
     family = FAMILIES[0]

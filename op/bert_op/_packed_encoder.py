@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 import warnings
-from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
@@ -13,7 +12,7 @@ from torch import Tensor, nn
 from torch.autograd import forward_ad
 
 from bert_op._families import Family
-from bert_op._packing import OriginalPath, Sources, observed, pack, read_sources, unobserved
+from bert_op._packing import OriginalPath, Sources, pack, read_sources
 from bert_op._policy import Policy, current_policy, policy_of_config
 
 _GRADIENTS = (
@@ -160,17 +159,16 @@ class PackedEncoder(nn.Module):
             OriginalPath: see `check`.
             RuntimeError: a weight is not finite or has a wrong shape.
         """
-        with unobserved() if observed() else nullcontext():
-            sources = self.check(gradients=gradients, inputs_require_grad=inputs_require_grad)
-            packed = self._op_packed
-            if packed is not None and packed.sources is sources and sources.same_weights():
-                return packed.arena
-            with _packing:
-                packed = self._op_packed  # another thread may have packed while this one waited
-                if packed is None or not (packed.sources.same_modules() and packed.sources.same_weights()):
-                    packed = self._pack()
-                self._op_sources = packed.sources
-                return packed.arena
+        sources = self.check(gradients=gradients, inputs_require_grad=inputs_require_grad)
+        packed = self._op_packed
+        if packed is not None and packed.sources is sources and sources.same_weights():
+            return packed.arena
+        with _packing:
+            packed = self._op_packed  # another thread may have packed while this one waited
+            if packed is None or not (packed.sources.same_modules() and packed.sources.same_weights()):
+                packed = self._pack()
+            self._op_sources = packed.sources
+            return packed.arena
 
     def pack_early(self) -> None:
         """Pack now if possible, so that a graph recorded before the first forward finds packed weights.
@@ -280,11 +278,8 @@ def _prepare_graph(encoder: PackedEncoder, gradients: bool, inputs_require_grad:
             return None
         # Export shows the module with placeholders in place of its tensors, so packing has to come before it.
         packed = encoder._op_packed
-        with unobserved():
-            if encoder.training or packed is None or not packed.sources.same_weights():
-                raise OriginalPath(
-                    "it was exported in training mode or before it was packed (call eval() last)"
-                )
+        if encoder.training or packed is None or not packed.sources.same_weights():
+            raise OriginalPath("it was exported in training mode or before it was packed (call eval() last)")
         if reason := packed.sources.interception():
             raise OriginalPath(reason)
     except OriginalPath as decision:

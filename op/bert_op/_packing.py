@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._python_dispatch import _disable_current_modes, _get_current_dispatch_mode
+from torch.utils._python_dispatch import _disable_current_modes
 from transformers.activations import ACT2FN
 from transformers.utils import output_capturing
 
@@ -24,6 +24,7 @@ from bert_op._families import ACTIVATIONS, Family, unsupported_sizes
 from bert_op._policy import Policy
 
 _SAMPLES = 8
+_BITS = {2: torch.int16, 4: torch.int32, 8: torch.int64}
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 
 
@@ -51,8 +52,8 @@ class Sources:
     weights: tuple[Tensor, ...]
     addresses: tuple[int, ...]
     versions: tuple[int, ...]
-    samples: tuple[Tensor, ...]
-    sampled: Tensor
+    samples: tuple[memoryview, ...]
+    sampled: tuple[bytes, ...]
     tables: tuple[dict[str, Any], ...]
     names: tuple[str, ...]
     values: tuple[Any, ...]
@@ -76,7 +77,7 @@ class Sources:
         return (
             _addresses(self.weights) == self.addresses
             and _versions(self.weights) == self.versions
-            and (not self.samples or torch.equal(torch.cat(self.samples), self.sampled))
+            and _read(self.samples) == self.sampled
         )
 
     def any_training(self) -> bool:
@@ -133,7 +134,7 @@ def read_sources(encoder: nn.Module, family: Family, *, freed: bool = False) -> 
     weights = tuple(parameters[name] for parameters, name in places[-2 * len(weighted) :])
     for weight in weights:
         _check_weight(weight, freed)
-    samples = () if freed else tuple(_sample(weight) for weight in weights)
+    samples = () if freed else _samples(weights)
     eps = {module.eps for module in weighted if isinstance(module, nn.LayerNorm)}
     if len(eps) != 1:
         raise OriginalPath(f"the LayerNorms differ in epsilon: {sorted(eps)}")
@@ -142,7 +143,7 @@ def read_sources(encoder: nn.Module, family: Family, *, freed: bool = False) -> 
         addresses=_addresses(weights),
         versions=_versions(weights),
         samples=samples,
-        sampled=torch.cat(samples) if samples else torch.empty(0),
+        sampled=_read(samples),
         tables=tuple(table for table, _ in places),
         names=tuple(name for _, name in places),
         values=tuple(table[name] for table, name in places),
@@ -163,7 +164,7 @@ def pack(sources: Sources, policy: Policy) -> Tensor:
     Raises:
         RuntimeError: a weight is not finite, or has another shape than its layer needs.
     """
-    with unobserved(), torch.inference_mode(False), torch.no_grad():
+    with _unobserved(), torch.inference_mode(False), torch.no_grad():
         (arena,) = torch.ops.bert_op.prepack(
             [weight.detach() for weight in sources.weights],
             num_heads=sources.num_heads,
@@ -175,17 +176,9 @@ def pack(sources: Sources, policy: Policy) -> Tensor:
     return arena
 
 
-def observed() -> bool:
-    """Whether a trace or a dispatch mode would see what is computed now."""
-    return torch._C._get_tracing_state() is not None or _get_current_dispatch_mode() is not None
-
-
 @contextmanager
-def unobserved() -> Iterator[None]:
-    """Compute now, in no trace and under no dispatch mode.
-
-    The gradient mode is left alone: export would record the change.
-    """
+def _unobserved() -> Iterator[None]:
+    """Compute now, in no trace and under no dispatch mode."""
     state = torch._C._get_tracing_state()
     torch._C._set_tracing_state(None)
     try:
@@ -205,7 +198,8 @@ def _check_modules(layers: list[nn.Module], family: Family, hidden_act: str) -> 
             )
         for name, module in layer.named_modules():
             if module is not activation and type(module) not in family.parts:
-                raise OriginalPath(f"layer {index} contains {name} of type {type(module).__name__}")
+                kind = f"{type(module).__module__}.{type(module).__qualname__}"
+                raise OriginalPath(f"layer {index} contains {name} of type {kind}")
 
 
 def _check_weight(weight: Tensor | None, freed: bool) -> None:
@@ -230,7 +224,18 @@ def _versions(weights: tuple[Tensor, ...]) -> tuple[int, ...]:
         return ()
 
 
-def _sample(weight: Tensor) -> Tensor:
-    """A view of `_SAMPLES` elements, spread over the memory that `weight` spans."""
-    span = 1 + sum((size - 1) * stride for size, stride in zip(weight.shape, weight.stride(), strict=True))
-    return weight.detach().as_strided((_SAMPLES,), (span // _SAMPLES,))
+def _samples(weights: tuple[Tensor, ...]) -> tuple[memoryview, ...]:
+    """For each weight, a view of the bits of `_SAMPLES` elements spread over the memory that it spans."""
+    views = []
+    with _unobserved():
+        for weight in weights:
+            span = 1 + sum(
+                (size - 1) * stride for size, stride in zip(weight.shape, weight.stride(), strict=True)
+            )
+            sample = weight.detach().as_strided((_SAMPLES,), (span // _SAMPLES,))
+            views.append(memoryview(sample.view(_BITS[weight.itemsize]).numpy()))
+    return tuple(views)
+
+
+def _read(samples: tuple[memoryview, ...]) -> tuple[bytes, ...]:
+    return tuple(map(memoryview.tobytes, samples))
