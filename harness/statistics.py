@@ -1,8 +1,8 @@
 """Statistics of a measurement: pure functions of samples, labels and scores.
 
 Latency distributions of a busy machine are skewed and have long tails, so nothing here assumes a normal
-distribution: medians have order-statistic intervals, proportions Wilson's, comparisons a bootstrap and a rank test.
-A number that its samples cannot support is None, never a guess.
+distribution: medians have order-statistic intervals, proportions Wilson's, comparisons a bootstrap and a rank
+test. A number that its samples cannot support is None, never a guess.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from scipy import stats
 
 CONFIDENCE = 0.95
 
-# Samples needed before a percentile is quoted: MLPerf's rule, at which the percentile itself is known with 99 %
-# confidence within a twentieth of its distance from 100 %.
+# Samples needed before a percentile is quoted, MLPerf's rule: with this many, at least two of them lie beyond
+# the true percentile with 99 % confidence.
 PERCENTILE_GATES: dict[int, int] = {90: 64, 95: 130, 99: 662}
 
 Verdict = Literal["faster", "slower", "no difference detected"]
@@ -60,7 +60,7 @@ class Threshold:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Candidate against baseline. `ratio` is baseline median / candidate median: above 1 the candidate is faster."""
+    """Candidate against baseline; `ratio` is baseline median / candidate median, above 1 for a faster one."""
 
     ratio: float
     interval: Interval
@@ -93,14 +93,14 @@ def median(samples: ArrayLike) -> float:
 
 
 def median_interval(samples: ArrayLike, confidence: float = CONFIDENCE) -> Interval | None:
-    """Distribution-free interval of the median: the tightest symmetric pair of order statistics that covers it.
+    """Distribution-free interval of the median: the tightest symmetric pair of samples that covers it.
 
-    The number of samples below the median is binomial(n, 1/2). None when even (min, max) covers it with less than
-    `confidence`, which for 95 % is below six samples.
+    The number of samples below the median is binomial(n, 1/2). None when even (min, max) covers it with less
+    than `confidence`, which for 95 % is below six samples.
     """
     values = np.sort(_series(samples))
     _check_confidence(confidence)
-    # ppf gives the smallest k with P(X <= k) >= tail, so X_(k) to X_(n + 1 - k), counted from 1, still covers.
+    # ppf gives the smallest k with P(X <= k) >= tail: X_(k) to X_(n + 1 - k), counted from 1, still covers.
     rank = int(stats.binom.ppf((1 - confidence) / 2, values.size, 0.5))
     if rank < 1:
         return None
@@ -121,7 +121,7 @@ def percentile(samples: ArrayLike, percent: int) -> float | None:
 
 
 def tukey_outliers(samples: ArrayLike) -> int:
-    """How many samples lie beyond 1.5 interquartile ranges outside the quartiles. They are counted, never dropped."""
+    """How many samples lie over 1.5 interquartile ranges outside the quartiles: counted, never dropped."""
     values = _series(samples)
     first, third = np.percentile(values, [25, 75])
     reach = 1.5 * (third - first)
@@ -145,7 +145,7 @@ def wilson_interval(successes: int, trials: int, confidence: float = CONFIDENCE)
 
 
 def mcnemar_exact(only_first_correct: int, only_second_correct: int) -> float:
-    """Exact two-sided McNemar p of two classifiers on the same samples, from the samples that only one got right."""
+    """Exact two-sided McNemar p of two classifiers, from the samples that only one of them got right."""
     if only_first_correct < 0 or only_second_correct < 0:
         raise ValueError("discordant counts are not negative")
     discordant = only_first_correct + only_second_correct
@@ -181,8 +181,9 @@ def f1_score(labels: ArrayLike, decisions: ArrayLike) -> float | None:
 
 
 def f1_interval(labels: ArrayLike, decisions: ArrayLike, confidence: float = CONFIDENCE) -> Interval | None:
-    """Interval of F1 by way of TP / (TP + FP + FN), which is a proportion: F1 = 2 share / (1 + share) is monotonic
-    in it, so Wilson's ends carry over."""
+    """Interval of F1 by way of TP / (TP + FP + FN), which is a proportion: F1 = 2 share / (1 + share) is
+    monotonic in it, so Wilson's ends carry over.
+    """
     true_positive, wrong = _f1_counts(labels, decisions)
     if true_positive + wrong == 0:
         return None
@@ -191,7 +192,7 @@ def f1_interval(labels: ArrayLike, decisions: ArrayLike, confidence: float = CON
 
 
 def roc_auc(labels: ArrayLike, scores: ArrayLike) -> float | None:
-    """Area under the ROC curve of `scores` for labels 0 and 1, ties counted half; None with one class only."""
+    """Area under the ROC curve of `scores` for labels 0 and 1, ties counted half; None with one class."""
     classes, values = _binary(labels), _series(scores)
     _check_length(classes, values)
     positive = int(np.count_nonzero(classes == 1))
@@ -205,8 +206,8 @@ def roc_auc(labels: ArrayLike, scores: ArrayLike) -> float | None:
 def best_threshold(labels: ArrayLike, scores: ArrayLike) -> Threshold:
     """The threshold with the best accuracy of `score >= threshold` for labels 0 and 1.
 
-    Thresholds lie midway between neighbouring scores (just outside for all or none), so that they stand as far from
-    any pair as the data allow; of equally good ones the middle one is taken.
+    Thresholds lie midway between neighbouring scores (just outside for all or none), so that they stand as
+    far from any pair as the data allow; of equally good ones the middle one is taken.
     """
     classes, values = _binary(labels), _series(scores)
     _check_length(classes, values)

@@ -47,6 +47,16 @@ def test_percentiles_are_absent_below_their_gate(percent: int, gate: int) -> Non
     assert at_gate == np.ceil(percent * gate / 100)
 
 
+@pytest.mark.parametrize("percent", [90, 95, 99])
+def test_a_gate_is_the_smallest_count_with_two_samples_beyond(percent: int) -> None:
+    def chance_of_fewer(count: int) -> float:
+        inside, beyond = percent / 100, 1 - percent / 100
+        return inside**count + count * beyond * inside ** (count - 1)
+
+    gate = statistics.PERCENTILE_GATES[percent]
+    assert chance_of_fewer(gate) <= 0.01 < chance_of_fewer(gate - 1)
+
+
 def test_a_percentile_without_a_gate_is_refused() -> None:
     with pytest.raises(ValueError, match="no sample gate"):
         statistics.percentile(np.arange(10_000), 42)

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 import importlib.metadata
 import os
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,6 +16,7 @@ from transformers.utils import cached_file
 
 from harness.errors import UserError
 from harness.spec import ModelSpec, task_of
+from harness.worker import package
 
 # Parameters of task heads: a checkpoint may lack the pooler, whose output the other tasks do not read.
 OPTIONAL_HEADS = ("pooler.",)
@@ -129,17 +128,11 @@ def _from_package(spec: ModelSpec) -> Loaded:
         distribution = importlib.metadata.distribution(spec.package)
     except importlib.metadata.PackageNotFoundError:
         raise Unavailable(f"the package {spec.package} is not installed") from None
-    with tempfile.TemporaryDirectory(prefix="checkpoint-") as staging:
-        folder = Path(staging)
-        for name, digest in spec.package_files.items():
-            source = Path(str(distribution.locate_file(f"{spec.package_folder}/{name}")))
-            _check_digest(spec.package, name, source, digest)
-            target = folder / name
-            target.parent.mkdir(parents=True, exist_ok=True)
-            # Only the files that were checked are visible to the loader.
-            target.symlink_to(source.resolve())
-        with _user_error("model.package", spec.package):
-            model, tokenizer, task = _read_folder(spec, "model.package", spec.package, folder)
+    with (
+        package.checked_files(distribution, spec.package_folder, spec.package_files) as folder,
+        _user_error("model.package", spec.package),
+    ):
+        model, tokenizer, task = _read_folder(spec, "model.package", spec.package, folder)
     reason = f"{spec.package} {distribution.version}, installed, files checked by SHA-256"
     return Loaded(model, tokenizer, task, "package", reason)
 
@@ -261,18 +254,6 @@ def _model_class(task: str) -> Any:
     if task == "paraphrase-classification":
         return transformers.BertForSequenceClassification
     return transformers.BertModel
-
-
-def _check_digest(package: str, name: str, path: Path, expected: str) -> None:
-    if not path.is_file():
-        raise UserError("model.package", package, f"has no file {name}", "Reinstall the pinned version")
-    with path.open("rb") as file:
-        found = hashlib.file_digest(file, "sha256").hexdigest()
-    if found != expected.lower():
-        raise UserError(
-            "model.package", package, f"{name} has the SHA-256 {found}, not the pinned {expected}",
-            "Reinstall the pinned version; do not use a file that was changed",
-        )  # fmt: skip
 
 
 def _check_finite(model: transformers.PreTrainedModel, setting: str) -> None:
