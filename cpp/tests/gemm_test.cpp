@@ -207,6 +207,10 @@ TEST(gemm_does_not_depend_on_how_panels_and_rows_are_split) {
         run(*tier, o, args, ElementType::f32);
         args.panel_begin = 0;
         args.panel_end = 5;
+        for (const std::int64_t pass_rows : {32, 64, 96}) {
+          args.pass_rows = pass_rows;
+          CHECK(same_bits(run(*tier, o, args, ElementType::f32), whole));
+        }
         // The first rows of the same operands, 16 rows at a time further down.
         for (const std::int64_t skipped : {std::int64_t{16}, std::int64_t{32}, std::int64_t{48}}) {
           GemmArgs moved = args;
