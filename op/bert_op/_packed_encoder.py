@@ -36,8 +36,7 @@ class Packed:
 
 
 class PackedEncoder(nn.Module):
-    """Mixin of an encoder class of Hugging Face; its `forward` calls `encode` and, where that is None, the
-    original.
+    """Mixin of an encoder class; its `forward` calls `encode` and, where that is None, Hugging Face's own.
 
     The packed weights are also a buffer that is not part of the state dict, so that whatever records a graph
     sees a plain tensor of the module.
@@ -96,8 +95,7 @@ class PackedEncoder(nn.Module):
     def encode(
         self, hidden_states: Tensor, attention_mask: Tensor | None, reason: str | None
     ) -> Tensor | None:
-        """The operator's result (B, S, H), or None where the original path has to run, which is then on
-        record.
+        """The operator's result (B, S, H), or None where the original path has to run, which is on record.
 
         Args:
             reason: why the arguments of this call need the original path, if they do.

@@ -7,6 +7,7 @@ not the module tree.
 
 from __future__ import annotations
 
+import ctypes
 import itertools
 import operator
 from collections.abc import Iterator
@@ -24,7 +25,12 @@ from bert_op._families import ACTIVATIONS, Family, unsupported_sizes
 from bert_op._policy import Policy
 
 _SAMPLES = 8
-_BITS = {2: torch.int16, 4: torch.int32, 8: torch.int64}
+_BITS: dict[torch.dtype, type[ctypes._SimpleCData[int]]] = {
+    torch.bfloat16: ctypes.c_int16,
+    torch.float16: ctypes.c_int16,
+    torch.float32: ctypes.c_int32,
+    torch.float64: ctypes.c_int64,
+}
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 
 
@@ -74,7 +80,7 @@ class Sources:
 
     def same_weights(self) -> bool:
         """Whether the weights are where they were and hold the same, as far as torch and the samples tell."""
-        return (
+        return (  # in this order: samples may be read only at the same address
             _addresses(self.weights) == self.addresses
             and _versions(self.weights) == self.versions
             and _read(self.samples) == self.sampled
@@ -209,7 +215,7 @@ def _check_weight(weight: Tensor | None, freed: bool) -> None:
         raise OriginalPath(f"a weight is of type {type(weight).__name__}")
     if weight.device.type != ("meta" if freed else "cpu"):
         raise OriginalPath(f"the weights are on device {weight.device}")
-    if not weight.is_floating_point() or weight.layout != torch.strided:
+    if weight.dtype not in _BITS or weight.layout != torch.strided:
         raise OriginalPath(f"a weight has dtype {weight.dtype} and layout {weight.layout}")
 
 
@@ -225,15 +231,18 @@ def _versions(weights: tuple[Tensor, ...]) -> tuple[int, ...]:
 
 
 def _samples(weights: tuple[Tensor, ...]) -> tuple[memoryview, ...]:
-    """For each weight, a view of the bits of `_SAMPLES` elements spread over the memory that it spans."""
+    """For each weight, a view of about `_SAMPLES` elements spread over the memory that it spans.
+
+    A view does not keep the memory: it may be read only while the weight is at the same address. A NumPy
+    array would keep it, but would also forbid to resize it, and importing the package must not change that.
+    """
     views = []
-    with _unobserved():
-        for weight in weights:
-            span = 1 + sum(
-                (size - 1) * stride for size, stride in zip(weight.shape, weight.stride(), strict=True)
-            )
-            sample = weight.detach().as_strided((_SAMPLES,), (span // _SAMPLES,))
-            views.append(memoryview(sample.view(_BITS[weight.itemsize]).numpy()))
+    for weight in weights:
+        span = 1 + sum(
+            (size - 1) * stride for size, stride in zip(weight.shape, weight.stride(), strict=True)
+        )
+        elements = (_BITS[weight.dtype] * span).from_address(weight.data_ptr())
+        views.append(memoryview(elements)[:: max(1, span // _SAMPLES)])
     return tuple(views)
 
 
