@@ -12,9 +12,12 @@ class Finish {
   Finish(const GemmArgs& g, const Accumulator<T>* sums, std::int64_t first_row, std::int64_t rows, std::int64_t panel,
          std::int64_t chunk, std::int64_t chunks)
       : g_(&g), sums_(sums), row_(first_row), first_row_(first_row), end_(first_row + rows), panel_(panel),
-        chunk_(chunk), chunks_(chunks),
-        panel_base_(g.out.base + (panel / g.out.group_panels) * g.out.group_stride +
-                    (panel % g.out.group_panels) * g.out.panel_stride) {}
+        chunk_(chunk), chunks_(chunks) {
+    if constexpr (!AddTo) {
+      panel_base_ =
+          g.out.base + panel / g.out.group_panels * g.out.group_stride + panel % g.out.group_panels * g.out.panel_stride;
+    }
+  }
 
   BERT_OP_INLINE void step(int rows) {
     for (int i = 0; i < rows && row_ < end_; ++i) finish_row(row_++);
