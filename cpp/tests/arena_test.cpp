@@ -63,6 +63,9 @@ TEST(head_of_something_else_is_refused) {
     other[at] ^= std::byte{1};
     CHECK(contains(read(other, other.size()), "not the result of bert_op::prepack"));
   }
+  std::vector<std::byte> miscounted = arena;
+  miscounted[8] ^= std::byte{1};
+  CHECK(contains(read(miscounted, miscounted.size()), "bytes"));
   CHECK(!read(std::vector<std::byte>(arena.size()), arena.size()).empty());
 }
 
