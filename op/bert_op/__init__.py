@@ -2,16 +2,24 @@
 
 Importing this package puts `BertEncoderOp` in the place of Hugging Face's `BertEncoder`: models created later
 use it. Nothing changes but the speed; `optimize` and `configure` choose more.
+
+The import itself is quick: Hugging Face's BERT, which takes seconds to import, is waited for, not imported,
+and what is built on it is imported when it is first asked for.
 """
 
-from bert_op._calibrate import calibrate
-from bert_op._encoder import BertEncoderOp
-from bert_op._explain import explain
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from bert_op._library import LibraryError, load
-from bert_op._optimize import optimize, restore
-from bert_op._packed_encoder import BertOpWarning
 from bert_op._policy import configure, using
-from bert_op._substitution import substitute
+from bert_op._substitution import substitute_on_import
+
+if TYPE_CHECKING:
+    from bert_op._calibrate import calibrate
+    from bert_op._encoder import BertEncoderOp
+    from bert_op._explain import explain
+    from bert_op._optimize import optimize, restore
+    from bert_op._packed_encoder import BertOpWarning
 
 __all__ = [
     "BertEncoderOp",
@@ -25,5 +33,28 @@ __all__ = [
     "using",
 ]
 
+_LATER = {
+    "BertEncoderOp": "bert_op._encoder",
+    "BertOpWarning": "bert_op._packed_encoder",
+    "calibrate": "bert_op._calibrate",
+    "explain": "bert_op._explain",
+    "optimize": "bert_op._optimize",
+    "restore": "bert_op._optimize",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LATER:
+        raise AttributeError(f"module 'bert_op' has no attribute {name!r}")
+    import_module("bert_op._encoder")  # first: it brings Hugging Face's module, and the substitution in it
+    value = getattr(import_module(_LATER[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_LATER})
+
+
 load()
-substitute()
+substitute_on_import()

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from transformers.modeling_outputs import BaseModelOutputWithPastAndCrossAttentions
+from transformers.models.bert import modeling_bert
 from transformers.models.bert.modeling_bert import BertConfig, BertEncoder
 
 from bert_op._calibrate import FLAG, recorded_into_config
@@ -14,6 +15,7 @@ from bert_op._families import FAMILIES
 from bert_op._packed_encoder import PackedEncoder
 from bert_op._packing import recording
 from bert_op._policy import current_policy, policy_of_config
+from bert_op._substitution import substitute
 
 _DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
@@ -111,3 +113,6 @@ def _unread_argument(kwargs: dict[str, Any]) -> str | None:
         if name not in _UNREAD and value is not None and value is not False:
             return f"argument {name} was given"
     return None
+
+
+substitute(modeling_bert, FAMILIES[0].encoder, BertEncoderOp)
