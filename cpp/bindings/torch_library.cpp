@@ -1,6 +1,7 @@
 // The operators torch.ops.bert_op.*: functional, on plain tensors. The only file that knows torch.
 #include <ATen/ATen.h>
 #include <ATen/Parallel.h>
+#include <torch/csrc/autograd/autograd_not_implemented_fallback.h>
 #include <torch/library.h>
 
 #include <atomic>
@@ -326,4 +327,9 @@ TORCH_LIBRARY_IMPL(bert_op, CPU, m) {
 TORCH_LIBRARY_IMPL(bert_op, Meta, m) {
   m.impl("prepack", prepack_meta);
   m.impl("encoder", encoder_meta);
+}
+
+// Inference only: a backward pass through the op raises instead of taking its result for a constant.
+TORCH_LIBRARY_IMPL(bert_op, Autograd, m) {
+  m.impl("encoder", torch::autograd::autogradNotImplementedFallback());
 }
