@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from bert_op._explain import explain
     from bert_op._optimize import optimize, restore
     from bert_op._packed_encoder import BertOpWarning
+    from bert_op._profile import profile
 
 __all__ = [
     "BertEncoderOp",
@@ -29,6 +30,7 @@ __all__ = [
     "configure",
     "explain",
     "optimize",
+    "profile",
     "restore",
     "using",
 ]
@@ -39,6 +41,7 @@ _LATER = {
     "calibrate": "bert_op._calibrate",
     "explain": "bert_op._explain",
     "optimize": "bert_op._optimize",
+    "profile": "bert_op._profile",
     "restore": "bert_op._optimize",
 }
 
