@@ -58,8 +58,10 @@ double peak(const Kernels& tier, ElementType type) {
 
 void print_row(const std::string& what, double seconds, double operations, double peak_rate, double bytes) {
   std::printf("%-44s %9.1f us %8.3f T/s", what.c_str(), seconds * 1e6, operations / seconds * 1e-12);
-  if (peak_rate > 0.0) std::printf(" %5.1f %% of peak", 100.0 * operations / seconds / peak_rate);
-  else std::printf("                ");
+  if (peak_rate > 0.0)
+    std::printf(" %5.1f %% of peak", 100.0 * operations / seconds / peak_rate);
+  else
+    std::printf("                ");
   std::printf(" %8.2f GB/s\n", bytes / seconds * 1e-9);
 }
 
@@ -76,9 +78,19 @@ void bench_gemm(const Options& options, const Kernels& tier, ElementType type, d
   std::vector<RowScale> row_scale(rows * chunks);
   std::vector<std::int64_t> positions(rows);
   for (std::int64_t i = 0; i < rows; ++i) positions[i] = i;
-  GemmArgs args{.type = type, .rows = rows, .tiles = tiles, .a = a, .b = weights, .bias = bias.data(),
-                .weight_scale = scale.data(), .column_sum = column_sum.data(), .row_scale = row_scale.data(), .columns = n,
-                .panel_begin = 0, .panel_end = n / kPanelColumns, .partial = partial.data()};
+  GemmArgs args{.type = type,
+                .rows = rows,
+                .tiles = tiles,
+                .a = a,
+                .b = weights,
+                .bias = bias.data(),
+                .weight_scale = scale.data(),
+                .column_sum = column_sum.data(),
+                .row_scale = row_scale.data(),
+                .columns = n,
+                .panel_begin = 0,
+                .panel_end = n / kPanelColumns,
+                .partial = partial.data()};
   args.activation = activation;
   args.out_type = out_type;
   args.out = store_tiles(out, out_type, k_tiles(out_type, n));
@@ -95,35 +107,50 @@ void bench_gemm(const Options& options, const Kernels& tier, ElementType type, d
   char what[96];
   std::snprintf(what, sizeof what, "gemm %s %4ld x %4ld x %4ld %s", type_name(type), static_cast<long>(rows),
                 static_cast<long>(k), static_cast<long>(n),
-                residual ? "+ bias + residual" : activation == Activation::none ? "+ bias" : "+ bias + GELU");
+                residual                         ? "+ bias + residual"
+                : activation == Activation::none ? "+ bias"
+                                                 : "+ bias + GELU");
   print_row(what, seconds, 2.0 * static_cast<double>(rows * k * n), peak_rate, static_cast<double>(weight_bytes));
   free_huge(weights);
   free_huge(a);
   free_huge(out);
 }
 
-void bench_attention(const Options& options, const Kernels& tier, ElementType type, double peak_rate, std::int64_t seq_len,
-                     std::int64_t head_size) {
+void bench_attention(const Options& options, const Kernels& tier, ElementType type, double peak_rate,
+                     std::int64_t seq_len, std::int64_t head_size) {
   const std::int64_t bytes = seq_len * head_size * element_bytes(type);
   std::byte* qkv = zeroed(3 * bytes);
   std::byte* scratch = zeroed(attention_scratch_bytes(type, seq_len, head_size));
   std::byte* out = zeroed(activation_bytes(seq_len, k_tiles(type, head_size)));
-  const AttentionArgs args{.type = type, .q = qkv, .k = qkv + bytes, .v = qkv + 2 * bytes, .seq_len = seq_len,
-                           .head_size = head_size, .scale = 0.125f, .mask = nullptr, .mask_row_stride = 0, .row_begin = 0,
-                           .row_end = seq_len, .scratch = scratch,
-                           .out = store_tiles(out, type, k_tiles(type, head_size)), .out_row = 0, .out_panel = 0,
+  const AttentionArgs args{.type = type,
+                           .q = qkv,
+                           .k = qkv + bytes,
+                           .v = qkv + 2 * bytes,
+                           .seq_len = seq_len,
+                           .head_size = head_size,
+                           .scale = 0.125f,
+                           .mask = nullptr,
+                           .mask_row_stride = 0,
+                           .row_begin = 0,
+                           .row_end = seq_len,
+                           .scratch = scratch,
+                           .out = store_tiles(out, type, k_tiles(type, head_size)),
+                           .out_row = 0,
+                           .out_panel = 0,
                            .out_type = type};
   const double seconds = median_seconds(options.seconds, [&] { tier.attention(args); });
   char what[96];
-  std::snprintf(what, sizeof what, "attention %s, one head of %ld, %ld keys", type_name(type), static_cast<long>(head_size),
-                static_cast<long>(seq_len));
-  print_row(what, seconds, 4.0 * static_cast<double>(seq_len * seq_len * head_size), peak_rate, static_cast<double>(4 * bytes));
+  std::snprintf(what, sizeof what, "attention %s, one head of %ld, %ld keys", type_name(type),
+                static_cast<long>(head_size), static_cast<long>(seq_len));
+  print_row(what, seconds, 4.0 * static_cast<double>(seq_len * seq_len * head_size), peak_rate,
+            static_cast<double>(4 * bytes));
   free_huge(qkv);
   free_huge(scratch);
   free_huge(out);
 }
 
-void bench_rows(const Options& options, const Kernels& tier, ElementType type, std::int64_t rows, std::int64_t columns) {
+void bench_rows(const Options& options, const Kernels& tier, ElementType type, std::int64_t rows,
+                std::int64_t columns) {
   const std::int64_t tiles = k_tiles(type, columns);
   std::byte* x = zeroed(rows * columns * 4);
   std::byte* packed = zeroed(activation_bytes(rows, tiles));
@@ -131,13 +158,19 @@ void bench_rows(const Options& options, const Kernels& tier, ElementType type, s
   std::vector<RowScale> row_scale(rows * chunk_count(ElementType::u8, tiles));
   std::vector<std::int64_t> positions(rows);
   for (std::int64_t i = 0; i < rows; ++i) positions[i] = i;
-  const LayerNormArgs args{.x = reinterpret_cast<float*>(x), .rows = positions.data(), .hidden_size = columns,
-                           .gamma = gamma.data(), .beta = beta.data(), .eps = 1e-12f, .row_begin = 0, .row_end = rows,
+  const LayerNormArgs args{.x = reinterpret_cast<float*>(x),
+                           .rows = positions.data(),
+                           .hidden_size = columns,
+                           .gamma = gamma.data(),
+                           .beta = beta.data(),
+                           .eps = 1e-12f,
+                           .row_begin = 0,
+                           .row_end = rows,
                            .packed = {type, packed, tiles, row_scale.data(), nullptr}};
   const double seconds = median_seconds(options.seconds, [&] { tier.layer_norm(args); });
   char what[96];
-  std::snprintf(what, sizeof what, "layer norm %ld x %ld, packed as %s", static_cast<long>(rows), static_cast<long>(columns),
-                type_name(type));
+  std::snprintf(what, sizeof what, "layer norm %ld x %ld, packed as %s", static_cast<long>(rows),
+                static_cast<long>(columns), type_name(type));
   print_row(what, seconds, static_cast<double>(rows * columns), 0.0,
             static_cast<double>(rows * columns * (8 + element_bytes(type))));
   free_huge(x);
@@ -148,16 +181,20 @@ Options parse(int argc, char** argv) {
   Options options;
   for (int i = 1; i < argc; ++i) {
     const std::string argument = argv[i];
-    if (argument.rfind("--isa=", 0) == 0) options.isa = parse_isa(argument.substr(6));
-    else if (argument.rfind("--seconds=", 0) == 0) options.seconds = std::stod(argument.substr(10));
-    else throw std::invalid_argument("unknown argument '" + argument + "'; known are --isa=NAME and --seconds=S");
+    if (argument.rfind("--isa=", 0) == 0)
+      options.isa = parse_isa(argument.substr(6));
+    else if (argument.rfind("--seconds=", 0) == 0)
+      options.seconds = std::stod(argument.substr(10));
+    else
+      throw std::invalid_argument("unknown argument '" + argument + "'; known are --isa=NAME and --seconds=S");
   }
   return options;
 }
 
 void run(const Options& options) {
   const Kernels& tier = kernels(options.isa);
-  std::printf("tier %s (kernels %s), one thread; a layer norm's rate counts elements\n", isa_name(options.isa), tier.name);
+  std::printf("tier %s (kernels %s), one thread; a layer norm's rate counts elements\n", isa_name(options.isa),
+              tier.name);
   tier.enter();
   for (const ElementType type : {ElementType::f32, ElementType::bf16, ElementType::u8}) {
     const double peak_rate = peak(tier, type);

@@ -67,19 +67,37 @@ Floats gemm(const Floats& a, const Floats& weight, const Floats& bias, const std
   const std::int64_t tiles = k_tiles(type, k), chunks = chunk_count(type, tiles);
   Buffer packed_b(static_cast<std::size_t>(n / kPanelColumns * tiles * kPanelTileBytes));
   Buffer packed_a(static_cast<std::size_t>(activation_bytes(rows, tiles)));
-  std::vector<float> packed_bias(n), weight_scale(n), column_sum(n * chunks), partial(round_up(rows, kRowBlock) * kPanelColumns);
+  std::vector<float> packed_bias(n), weight_scale(n), column_sum(n * chunks),
+      partial(round_up(rows, kRowBlock) * kPanelColumns);
   std::vector<RowScale> row_scale(rows * chunks);
-  const Linear linear{k, n, type, tiles, packed_b.memory, packed_bias.data(), weight_scale.data(), column_sum.data(), nullptr};
+  const Linear linear{
+      k, n, type, tiles, packed_b.memory, packed_bias.data(), weight_scale.data(), column_sum.data(), nullptr};
   pack_linear(linear, weight.data(), bias.data(), 0, n);
   std::vector<float> source(a.data(), a.data() + a.size());
   const auto row_index = consecutive(rows);
   std::vector<std::byte> raw(static_cast<std::size_t>(rows * n * element_bytes(out_type)));
   tier.enter();
-  tier.layer_norm({source.data(), row_index.data(), k, nullptr, nullptr, 0.0f, 0, rows,
+  tier.layer_norm({source.data(),
+                   row_index.data(),
+                   k,
+                   nullptr,
+                   nullptr,
+                   0.0f,
+                   0,
+                   rows,
                    {type, packed_a.memory, tiles, row_scale.data(), nullptr}});
-  GemmArgs args{.type = type, .rows = rows, .tiles = tiles, .a = packed_a.memory, .b = packed_b.memory,
-                .bias = packed_bias.data(), .weight_scale = weight_scale.data(), .column_sum = column_sum.data(),
-                .row_scale = row_scale.data(), .columns = n, .panel_begin = 0, .panel_end = n / kPanelColumns,
+  GemmArgs args{.type = type,
+                .rows = rows,
+                .tiles = tiles,
+                .a = packed_a.memory,
+                .b = packed_b.memory,
+                .bias = packed_bias.data(),
+                .weight_scale = weight_scale.data(),
+                .column_sum = column_sum.data(),
+                .row_scale = row_scale.data(),
+                .columns = n,
+                .panel_begin = 0,
+                .panel_end = n / kPanelColumns,
                 .partial = partial.data()};
   args.activation = activation == "none" ? Activation::none : parse_activation(activation);
   args.out_type = out_type;
@@ -107,9 +125,11 @@ Floats attention(const Floats& q, const Floats& k, const Floats& v, const std::o
   require_2d(q, "q");
   const std::int64_t seq_len = q.shape(0), head_size = q.shape(1);
   const ElementType type = parse_type(type_name);
-  if (type == ElementType::u8 || head_size % 32 != 0) throw std::invalid_argument("type must be f32 or bf16, head_size a multiple of 32");
+  if (type == ElementType::u8 || head_size % 32 != 0)
+    throw std::invalid_argument("type must be f32 or bf16, head_size a multiple of 32");
   if (k.size() != q.size() || v.size() != q.size()) throw std::invalid_argument("q, k and v must have the same shape");
-  if (mask && mask->size() != seq_len && mask->size() != seq_len * seq_len) throw std::invalid_argument("mask must have seq_len or seq_len * seq_len elements");
+  if (mask && mask->size() != seq_len && mask->size() != seq_len * seq_len)
+    throw std::invalid_argument("mask must have seq_len or seq_len * seq_len elements");
   const Kernels& tier = kernels_of(isa);
   const auto convert = [&](const Floats& from, std::byte* to) {
     for (py::ssize_t i = 0; i < from.size(); ++i) {
@@ -131,16 +151,28 @@ Floats attention(const Floats& q, const Floats& k, const Floats& v, const std::o
   Buffer scratch(static_cast<std::size_t>(attention_scratch_bytes(type, seq_len, head_size)));
   Floats result({seq_len, head_size});
   tier.enter();
-  tier.attention({.type = type, .q = q_rows.memory, .k = k_rows.memory, .v = v_rows.memory, .seq_len = seq_len,
-                  .head_size = head_size, .scale = scale, .mask = mask ? mask->data() : nullptr,
-                  .mask_row_stride = mask && mask->size() != seq_len ? seq_len : 0, .row_begin = 0, .row_end = seq_len,
-                  .scratch = scratch.memory, .out = store_rows(result.mutable_data(), ElementType::f32, head_size),
-                  .out_row = 0, .out_panel = 0, .out_type = ElementType::f32});
+  tier.attention({.type = type,
+                  .q = q_rows.memory,
+                  .k = k_rows.memory,
+                  .v = v_rows.memory,
+                  .seq_len = seq_len,
+                  .head_size = head_size,
+                  .scale = scale,
+                  .mask = mask ? mask->data() : nullptr,
+                  .mask_row_stride = mask && mask->size() != seq_len ? seq_len : 0,
+                  .row_begin = 0,
+                  .row_end = seq_len,
+                  .scratch = scratch.memory,
+                  .out = store_rows(result.mutable_data(), ElementType::f32, head_size),
+                  .out_row = 0,
+                  .out_panel = 0,
+                  .out_type = ElementType::f32});
   tier.leave();
   return result;
 }
 
-Floats layer_norm(const Floats& x, const Floats& gamma, const Floats& beta, float eps, const std::optional<std::string>& isa) {
+Floats layer_norm(const Floats& x, const Floats& gamma, const Floats& beta, float eps,
+                  const std::optional<std::string>& isa) {
   require_2d(x, "x");
   if (x.shape(1) % 32 != 0 || gamma.size() != x.shape(1) || beta.size() != x.shape(1)) {
     throw std::invalid_argument("x must be (rows, n) with n a multiple of 32, gamma and beta (n)");
@@ -148,7 +180,8 @@ Floats layer_norm(const Floats& x, const Floats& gamma, const Floats& beta, floa
   Floats result({x.shape(0), x.shape(1)});
   std::memcpy(result.mutable_data(), x.data(), static_cast<std::size_t>(x.size()) * 4);
   const auto rows = consecutive(x.shape(0));
-  kernels_of(isa).layer_norm({result.mutable_data(), rows.data(), x.shape(1), gamma.data(), beta.data(), eps, 0, x.shape(0), {}});
+  kernels_of(isa).layer_norm(
+      {result.mutable_data(), rows.data(), x.shape(1), gamma.data(), beta.data(), eps, 0, x.shape(0), {}});
   return result;
 }
 
@@ -164,8 +197,10 @@ double measure_peak(const std::string& type_name, double seconds, const std::opt
     const auto begin = Clock::now();
     const auto operations = static_cast<double>(tier.peak(type, rounds));
     const double took = std::chrono::duration<double>(Clock::now() - begin).count();
-    if (took < 0.005) rounds *= 4;
-    else best = std::max(best, operations / took);
+    if (took < 0.005)
+      rounds *= 4;
+    else
+      best = std::max(best, operations / took);
   } while (std::chrono::duration<double>(Clock::now() - start).count() < seconds || best == 0.0);
   return best;
 }
@@ -175,20 +210,25 @@ double measure_peak(const std::string& type_name, double seconds, const std::opt
 PYBIND11_MODULE(_native, m) {
   m.doc() = "The native op's tier, build information and kernels on NumPy arrays.";
   m.def("build_info", [] { return bert_op::build_info_json(""); }, "Build information as JSON.");
-  m.def("active_isa", [] { return std::string(isa_name(active_isa())); }, "The tier in use, capped by BERT_OP_MAX_ISA.");
-  m.def("available_isas", [] {
-    std::vector<std::string> names;
-    for (const Isa isa : available_isas()) names.emplace_back(isa_name(isa));
-    return names;
-  }, "The tiers of this CPU, the slowest first.");
-  m.def("gemm", &gemm, py::arg("a"), py::arg("weight"), py::arg("bias"), py::arg("type"), py::arg("activation") = "none",
-        py::arg("out_type") = "f32", py::arg("isa") = py::none(),
-        "activation(a @ weight.T + bias) by the kernels of one tier; a (m, k), weight (n, k), n and k multiples of 32.");
-  m.def("attention", &attention, py::arg("q"), py::arg("k"), py::arg("v"), py::arg("mask") = py::none(), py::arg("scale") = 1.0f,
-        py::arg("type") = "f32", py::arg("isa") = py::none(),
+  m.def(
+      "active_isa", [] { return std::string(isa_name(active_isa())); }, "The tier in use, capped by BERT_OP_MAX_ISA.");
+  m.def(
+      "available_isas",
+      [] {
+        std::vector<std::string> names;
+        for (const Isa isa : available_isas()) names.emplace_back(isa_name(isa));
+        return names;
+      },
+      "The tiers of this CPU, the slowest first.");
+  m.def(
+      "gemm", &gemm, py::arg("a"), py::arg("weight"), py::arg("bias"), py::arg("type"), py::arg("activation") = "none",
+      py::arg("out_type") = "f32", py::arg("isa") = py::none(),
+      "activation(a @ weight.T + bias) by the kernels of one tier; a (m, k), weight (n, k), n and k multiples of 32.");
+  m.def("attention", &attention, py::arg("q"), py::arg("k"), py::arg("v"), py::arg("mask") = py::none(),
+        py::arg("scale") = 1.0f, py::arg("type") = "f32", py::arg("isa") = py::none(),
         "softmax(q @ k.T * scale + mask) @ v of one head; q, k, v (seq_len, head_size).");
-  m.def("layer_norm", &layer_norm, py::arg("x"), py::arg("gamma"), py::arg("beta"), py::arg("eps"), py::arg("isa") = py::none(),
-        "LayerNorm over the last dimension of x (rows, n).");
+  m.def("layer_norm", &layer_norm, py::arg("x"), py::arg("gamma"), py::arg("beta"), py::arg("eps"),
+        py::arg("isa") = py::none(), "LayerNorm over the last dimension of x (rows, n).");
   m.def("measure_peak", &measure_peak, py::arg("type"), py::arg("seconds") = 0.2, py::arg("isa") = py::none(),
         py::call_guard<py::gil_scoped_release>(),
         "Operations per second that one thread reaches on registers: the roof that a kernel's rate is held against.");

@@ -22,13 +22,22 @@ using namespace bert_op;
 
 constexpr int64_t kTensorsPerLayer = 16;
 constexpr int64_t kFactorsPerLayer = 8;
-constexpr const char* kTensorNames[kTensorsPerLayer] = {
-    "attention.self.query.weight",      "attention.self.query.bias",       "attention.self.key.weight",
-    "attention.self.key.bias",          "attention.self.value.weight",     "attention.self.value.bias",
-    "attention.output.dense.weight",    "attention.output.dense.bias",     "attention.output.LayerNorm.weight",
-    "attention.output.LayerNorm.bias",  "intermediate.dense.weight",       "intermediate.dense.bias",
-    "output.dense.weight",              "output.dense.bias",               "output.LayerNorm.weight",
-    "output.LayerNorm.bias"};
+constexpr const char* kTensorNames[kTensorsPerLayer] = {"attention.self.query.weight",
+                                                        "attention.self.query.bias",
+                                                        "attention.self.key.weight",
+                                                        "attention.self.key.bias",
+                                                        "attention.self.value.weight",
+                                                        "attention.self.value.bias",
+                                                        "attention.output.dense.weight",
+                                                        "attention.output.dense.bias",
+                                                        "attention.output.LayerNorm.weight",
+                                                        "attention.output.LayerNorm.bias",
+                                                        "intermediate.dense.weight",
+                                                        "intermediate.dense.bias",
+                                                        "output.dense.weight",
+                                                        "output.dense.bias",
+                                                        "output.LayerNorm.weight",
+                                                        "output.LayerNorm.bias"};
 
 // The core throws standard exceptions; users see a RuntimeError of one line.
 template <class Function>
@@ -59,11 +68,11 @@ std::string tensor_name(int64_t layer, int64_t index) {
 ModelShape shape_of(at::TensorList weights, int64_t num_heads, c10::string_view hidden_act, double layer_norm_eps,
                     c10::string_view precision, at::ArrayRef<double> factors) {
   const auto count = static_cast<int64_t>(weights.size());
-  TORCH_CHECK(count > 0 && count % kTensorsPerLayer == 0, "bert_op::prepack: weights must have 16 tensors for each layer, got ",
-              count);
+  TORCH_CHECK(count > 0 && count % kTensorsPerLayer == 0,
+              "bert_op::prepack: weights must have 16 tensors for each layer, got ", count);
   const int64_t layers = count / kTensorsPerLayer;
-  TORCH_CHECK(weights[0].dim() == 2 && weights[10].dim() == 2,
-              "bert_op::prepack: ", tensor_name(0, 0), " and ", tensor_name(0, 10), " must be matrices");
+  TORCH_CHECK(weights[0].dim() == 2 && weights[10].dim() == 2, "bert_op::prepack: ", tensor_name(0, 0), " and ",
+              tensor_name(0, 10), " must be matrices");
   ModelShape shape{.precision = parse_precision(std::string(precision)),
                    .activation = parse_activation(std::string(hidden_act)),
                    .num_layers = layers,
@@ -71,8 +80,8 @@ ModelShape shape_of(at::TensorList weights, int64_t num_heads, c10::string_view 
                    .num_heads = num_heads,
                    .intermediate_size = weights[10].size(0),
                    .layer_norm_eps = static_cast<float>(layer_norm_eps),
-                   .static_quantization = !factors.empty() && linear_type(parse_precision(std::string(precision))) ==
-                                                                 ElementType::u8};
+                   .static_quantization =
+                       !factors.empty() && linear_type(parse_precision(std::string(precision))) == ElementType::u8};
   check_shape(shape);
   TORCH_CHECK(factors.empty() || static_cast<int64_t>(factors.size()) == layers * kFactorsPerLayer,
               "bert_op::prepack: quantization_factors must be empty or have 8 numbers for each of the ", layers,
@@ -88,12 +97,12 @@ ModelShape shape_of(at::TensorList weights, int64_t num_heads, c10::string_view 
   for (int64_t i = 0; i < count; ++i) {
     const at::Tensor& weight = weights[i];
     const auto& sizes = expected[i % kTensorsPerLayer];
-    TORCH_CHECK(weight.sizes() == at::IntArrayRef(sizes), "bert_op::prepack: ",
-                tensor_name(i / kTensorsPerLayer, i % kTensorsPerLayer), " has shape ", shape_text(weight.sizes()),
-                ", expected ", shape_text(sizes));
-    TORCH_CHECK(weight.is_floating_point(), "bert_op::prepack: ",
-                tensor_name(i / kTensorsPerLayer, i % kTensorsPerLayer), " must be of a floating-point dtype, not ",
-                weight.scalar_type());
+    TORCH_CHECK(weight.sizes() == at::IntArrayRef(sizes),
+                "bert_op::prepack: ", tensor_name(i / kTensorsPerLayer, i % kTensorsPerLayer), " has shape ",
+                shape_text(weight.sizes()), ", expected ", shape_text(sizes));
+    TORCH_CHECK(weight.is_floating_point(),
+                "bert_op::prepack: ", tensor_name(i / kTensorsPerLayer, i % kTensorsPerLayer),
+                " must be of a floating-point dtype, not ", weight.scalar_type());
   }
   return shape;
 }
@@ -120,7 +129,8 @@ void pack_one_layer(const ModelShape& shape, std::byte* arena, int64_t index, at
                                    data[8], data[9], data[10], data[11], data[12], data[13], data[14], data[15]};
   float ranges[kFactorsPerLayer];
   if (shape.static_quantization) {
-    for (int64_t i = 0; i < kFactorsPerLayer; ++i) ranges[i] = static_cast<float>(factors[index * kFactorsPerLayer + i]);
+    for (int64_t i = 0; i < kFactorsPerLayer; ++i)
+      ranges[i] = static_cast<float>(factors[index * kFactorsPerLayer + i]);
   }
   pack_layer(layer_view(shape, arena, index), parameters, shape.static_quantization ? ranges : nullptr);
 }
@@ -134,8 +144,9 @@ std::vector<at::Tensor> prepack(at::TensorList weights, int64_t num_heads, c10::
     }
     const std::size_t bytes = arena_bytes(shape);
     std::byte* arena = allocate_huge(bytes);
-    at::Tensor packed = at::from_blob(arena, {static_cast<int64_t>(bytes)},
-                                      [](void* memory) { free_huge(static_cast<std::byte*>(memory)); }, at::kByte);
+    at::Tensor packed = at::from_blob(
+        arena, {static_cast<int64_t>(bytes)}, [](void* memory) { free_huge(static_cast<std::byte*>(memory)); },
+        at::kByte);
     std::memset(arena, 0, bytes);
     write_head(arena, shape);
     std::atomic<int64_t> next{0};
@@ -164,7 +175,8 @@ ModelShape packed_shape(at::TensorList packed) {
   TORCH_CHECK(packed.size() == 1 && packed[0].scalar_type() == at::kByte && packed[0].dim() == 1 &&
                   packed[0].is_contiguous() && packed[0].device().is_cpu(),
               "bert_op: packed must be the result of bert_op::prepack: a list of one 1-D contiguous uint8 CPU tensor");
-  return read_head(static_cast<const std::byte*>(packed[0].const_data_ptr()), static_cast<std::size_t>(packed[0].numel()));
+  return read_head(static_cast<const std::byte*>(packed[0].const_data_ptr()),
+                   static_cast<std::size_t>(packed[0].numel()));
 }
 
 // True when every query row of a (B, heads, S, S) mask is like the first.
@@ -196,13 +208,14 @@ at::Tensor additive_mask(const at::Tensor& mask, int64_t batch, int64_t heads, i
   if (mask.dim() == 2 && fits(mask.size(0), batch) && mask.size(1) == seq_len) {
     return additive_from_attended(mask.ne(0)).view({mask.size(0), 1, 1, seq_len});
   }
-  TORCH_CHECK(mask.dim() == 4 && fits(mask.size(0), batch) && fits(mask.size(1), heads) && fits(mask.size(2), seq_len) &&
-                  mask.size(3) == seq_len,
+  TORCH_CHECK(mask.dim() == 4 && fits(mask.size(0), batch) && fits(mask.size(1), heads) &&
+                  fits(mask.size(2), seq_len) && mask.size(3) == seq_len,
               "bert_op::encoder: attention_mask has shape ", shape_text(mask.sizes()), ", expected ",
               shape_text({batch, seq_len}), " or ", shape_text({batch, 1, seq_len, seq_len}),
               ", where batch, heads and queries may be 1");
   TORCH_CHECK(mask.scalar_type() == at::kBool || mask.is_floating_point(),
-              "bert_op::encoder: a 4-D attention_mask must be bool (True = attend) or floating-point (added to the scores), not ",
+              "bert_op::encoder: a 4-D attention_mask must be bool (True = attend) or floating-point (added to the "
+              "scores), not ",
               mask.scalar_type());
   at::Tensor narrow = mask;
   for (int64_t dim = 0; dim < 3; ++dim) {
@@ -272,7 +285,9 @@ std::string build_info() {
 std::string describe(at::TensorList packed) {
   return with_torch_errors([&] {
     const ModelShape shape = packed_shape(packed);
-    const auto field = [](const char* name, const std::string& value) { return std::string("\"") + name + "\": " + value; };
+    const auto field = [](const char* name, const std::string& value) {
+      return std::string("\"") + name + "\": " + value;
+    };
     const auto text = [](const std::string& value) { return "\"" + value + "\""; };
     char eps[32];
     std::snprintf(eps, sizeof eps, "%.9g", static_cast<double>(shape.layer_norm_eps));
@@ -310,13 +325,11 @@ TORCH_LIBRARY(bert_op, m) {
   m.def(
       "prepack(Tensor[] weights, *, int num_heads, str hidden_act, float layer_norm_eps, str precision, "
       "float[] quantization_factors=[]) -> Tensor[]");
-  m.def(
-      "encoder(Tensor hidden_states, Tensor? attention_mask, Tensor[] packed, *, bool skip_padding=False) -> Tensor");
+  m.def("encoder(Tensor hidden_states, Tensor? attention_mask, Tensor[] packed, *, bool skip_padding=False) -> Tensor");
   m.def("build_info() -> str", build_info);
   m.def("describe(Tensor[] packed) -> str", describe);
-  m.def(
-      "profile(Tensor hidden_states, Tensor? attention_mask, Tensor[] packed, *, bool skip_padding=False) -> str",
-      profile);
+  m.def("profile(Tensor hidden_states, Tensor? attention_mask, Tensor[] packed, *, bool skip_padding=False) -> str",
+        profile);
 }
 
 TORCH_LIBRARY_IMPL(bert_op, CPU, m) {
@@ -330,6 +343,4 @@ TORCH_LIBRARY_IMPL(bert_op, Meta, m) {
 }
 
 // Inference only: a backward pass through the op raises instead of taking its result for a constant.
-TORCH_LIBRARY_IMPL(bert_op, Autograd, m) {
-  m.impl("encoder", torch::autograd::autogradNotImplementedFallback());
-}
+TORCH_LIBRARY_IMPL(bert_op, Autograd, m) { m.impl("encoder", torch::autograd::autogradNotImplementedFallback()); }

@@ -38,7 +38,8 @@ struct TeamBuffers {
   std::vector<Member> members;
 };
 
-Operand take_operand(Pieces& pieces, const ModelShape& shape, std::int64_t rows, std::int64_t columns, bool from_floats) {
+Operand take_operand(Pieces& pieces, const ModelShape& shape, std::int64_t rows, std::int64_t columns,
+                     bool from_floats) {
   const ElementType type = linear_type(shape.precision);
   const std::int64_t tiles = k_tiles(type, columns);
   Operand operand;
@@ -96,7 +97,8 @@ class Member {
          Barrier& barrier, int member, int members, Profile* profile)
       : call_(call), shape_(call.shape), sequences_(sequences), team_(team), buffers_(buffers), barrier_(barrier),
         member_(member), members_(members), kernels_(kernels(call.isa)), linear_(linear_type(shape_.precision)),
-        floats_(float_type(shape_.precision)), hidden_tiles_(k_tiles(linear_, shape_.hidden_size)), stopwatch_(profile) {}
+        floats_(float_type(shape_.precision)), hidden_tiles_(k_tiles(linear_, shape_.hidden_size)),
+        stopwatch_(profile) {}
 
   void run() {
     kernels_.enter();
@@ -199,9 +201,8 @@ class Member {
       for (std::int64_t head = 0; head < shape_.num_heads; ++head) {
         if (turn++ % members_ != member_) continue;
         const std::byte* query = buffers_.heads + head * matrix + row * row_bytes;
-        const float* mask = sequence.mask < 0
-                                ? nullptr
-                                : sequences_.masks.data() + sequence.mask + head * sequence.mask_head_stride;
+        const float* mask =
+            sequence.mask < 0 ? nullptr : sequences_.masks.data() + sequence.mask + head * sequence.mask_head_stride;
         kernels_.attention({.type = floats_,
                             .q = query,
                             .k = query + shape_.num_heads * matrix,
@@ -300,14 +301,16 @@ void zero_skipped(const EncoderCall& call, const Sequences& sequences) {
       ++next;
       continue;
     }
-    std::memset(call.result + position * call.shape.hidden_size, 0, static_cast<std::size_t>(call.shape.hidden_size) * 4);
+    std::memset(call.result + position * call.shape.hidden_size, 0,
+                static_cast<std::size_t>(call.shape.hidden_size) * 4);
   }
 }
 
 void run_on(const EncoderCall& call, const Sequences& sequences, int threads) {
   const Plan plan = make_plan(call.shape, sequences, threads);
   const auto take_all = [&](Pieces pieces, std::vector<TeamBuffers>& buffers) {
-    for (const Team& team : plan.teams) buffers.push_back(take_buffers(pieces, call.shape, team, plan.threads_per_team));
+    for (const Team& team : plan.teams)
+      buffers.push_back(take_buffers(pieces, call.shape, team, plan.threads_per_team));
     return pieces.used();
   };
   std::vector<TeamBuffers> buffers;
@@ -315,7 +318,8 @@ void run_on(const EncoderCall& call, const Sequences& sequences, int threads) {
   buffers.clear();
   take_all(Pieces(Workspace::of_this_thread(bytes)), buffers);
   std::vector<std::unique_ptr<Barrier>> barriers;
-  for (std::size_t i = 0; i < plan.teams.size(); ++i) barriers.push_back(std::make_unique<Barrier>(plan.threads_per_team));
+  for (std::size_t i = 0; i < plan.teams.size(); ++i)
+    barriers.push_back(std::make_unique<Barrier>(plan.threads_per_team));
 
   int came = 0;
   run_parallel(threads, [&](int thread, int count) {
@@ -348,13 +352,14 @@ void count_operations(const EncoderCall& call, const Sequences& sequences, Profi
 }  // namespace
 
 const char* phase_name(Phase phase) {
-  constexpr std::array<const char*, kPhases> kNames = {"gather",         "qkv",          "attention", "attention_output",
-                                                       "attention_norm", "intermediate", "output",    "output_norm"};
+  constexpr std::array<const char*, kPhases> kNames = {
+      "gather", "qkv", "attention", "attention_output", "attention_norm", "intermediate", "output", "output_norm"};
   return kNames[static_cast<std::size_t>(phase)];
 }
 
 void run_encoder(const EncoderCall& call) {
-  const Sequences sequences = find_sequences(call.batch, call.seq_len, call.shape.num_heads, call.mask, call.skip_padding);
+  const Sequences sequences =
+      find_sequences(call.batch, call.seq_len, call.shape.num_heads, call.mask, call.skip_padding);
   if (call.profile != nullptr) count_operations(call, sequences, *call.profile);
   zero_skipped(call, sequences);
   if (!sequences.items.empty()) run_on(call, sequences, std::max(1, call.threads));

@@ -12,12 +12,12 @@
 namespace bert_op {
 
 enum class Phase : std::uint8_t {
-  gather,            // input rows to their places, packed for the first linear layer
+  gather,  // input rows to their places, packed for the first linear layer
   qkv,
   attention,
   attention_output,  // int8: quantization of its input included; so in `output`
   attention_norm,
-  intermediate,      // with its activation
+  intermediate,  // with its activation
   output,
   output_norm,
 };
@@ -31,17 +31,17 @@ struct Profile {
 };
 
 struct EncoderCall {
-  const std::byte* arena;        // packed model, checked by read_head
+  const std::byte* arena;  // packed model, checked by read_head
   ModelShape shape;
-  const float* hidden_states;    // [batch][seq_len][hidden_size]
-  float* result;                 // the same, not overlapping
+  const float* hidden_states;  // [batch][seq_len][hidden_size]
+  float* result;               // the same, not overlapping
   std::int64_t batch;
   std::int64_t seq_len;
   Mask mask;
-  bool skip_padding = false;     // leave out positions that no query attends; their result is zero
+  bool skip_padding = false;  // leave out positions that no query attends; their result is zero
   int threads = 1;
   Isa isa = Isa::portable;
-  Profile* profile = nullptr;    // filled in when given
+  Profile* profile = nullptr;  // filled in when given
 };
 
 // Reads the arena only, so calls on one arena may run at the same time. Throws std::bad_alloc.

@@ -34,6 +34,7 @@ struct LayerParameters {
 void pack_layer(const Layer& layer, const LayerParameters& parameters, const float* static_ranges);
 
 // One linear layer, rows [row_begin, row_begin + rows) of its weight matrix; both multiples of 32. For tests and pack_layer.
-void pack_linear(const Linear& linear, const float* weight, const float* bias, std::int64_t row_begin, std::int64_t rows);
+void pack_linear(const Linear& linear, const float* weight, const float* bias, std::int64_t row_begin,
+                 std::int64_t rows);
 
 }  // namespace bert_op

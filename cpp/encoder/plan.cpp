@@ -31,7 +31,9 @@ std::vector<Range> cut(const Sequences& sequences, std::int64_t begin, std::int6
   return ranges;
 }
 
-std::int64_t slice_count(std::int64_t rows, std::int64_t target) { return std::max<std::int64_t>(1, (rows + target / 2) / target); }
+std::int64_t slice_count(std::int64_t rows, std::int64_t target) {
+  return std::max<std::int64_t>(1, (rows + target / 2) / target);
+}
 
 // Time of the slowest team, in rows that one thread computes.
 double cost(const Sequences& sequences, const std::vector<Range>& teams, int threads_per_team, std::int64_t target) {

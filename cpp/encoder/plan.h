@@ -12,17 +12,17 @@
 namespace bert_op {
 
 struct Slice {
-  std::int64_t begin;      // sequences [begin, end) of Sequences::items
+  std::int64_t begin;  // sequences [begin, end) of Sequences::items
   std::int64_t end;
-  std::int64_t first;      // its first packed row, counted in Sequences::positions
+  std::int64_t first;  // its first packed row, counted in Sequences::positions
   std::int64_t rows;
-  std::int64_t padded_row; // where its rows start in the team's buffer of packed activations: a multiple of kRowBlock
+  std::int64_t padded_row;  // where its rows start in the team's buffer of packed activations: a multiple of kRowBlock
 };
 
 struct Team {
   std::vector<Slice> slices;
-  std::int64_t padded_rows;       // of all slices
-  std::int64_t max_slice_rows;    // padded
+  std::int64_t padded_rows;     // of all slices
+  std::int64_t max_slice_rows;  // padded
   std::int64_t max_sequence;
 };
 

@@ -17,16 +17,16 @@ struct Mask {
 
 // One sequence's computed positions, next to each other in packed rows.
 struct Sequence {
-  std::int64_t first;            // index of its first position in Sequences::positions
+  std::int64_t first;  // index of its first position in Sequences::positions
   std::int64_t length;
-  std::int64_t mask;             // index of its mask in Sequences::masks, or -1: none
-  std::int64_t mask_head_stride; // 0: the same for every head
-  std::int64_t mask_row_stride;  // 0: the same for every query
+  std::int64_t mask;              // index of its mask in Sequences::masks, or -1: none
+  std::int64_t mask_head_stride;  // 0: the same for every head
+  std::int64_t mask_row_stride;   // 0: the same for every query
 };
 
 struct Sequences {
-  std::vector<Sequence> items;           // those with at least one position
-  std::vector<std::int64_t> positions;   // batch * seq_len + position of every computed row
+  std::vector<Sequence> items;          // those with at least one position
+  std::vector<std::int64_t> positions;  // batch * seq_len + position of every computed row
   std::vector<float> masks;
 };
 

@@ -62,7 +62,8 @@ PanelStore store_heads(void* base, ElementType type, std::int64_t head_size, std
 
 std::int64_t attention_scratch_bytes(ElementType type, std::int64_t seq_len, std::int64_t head_size) {
   const std::int64_t padded = round_up(seq_len, 32);
-  const std::int64_t packed = (2 * padded * head_size + kRowBlock * head_size + kRowBlock * padded) * element_bytes(type);
+  const std::int64_t packed =
+      (2 * padded * head_size + kRowBlock * head_size + kRowBlock * padded) * element_bytes(type);
   return packed + (kRowBlock * padded + kRowBlock * kPanelColumns) * 4;
 }
 

@@ -10,10 +10,10 @@
 #include <cpuid.h>
 #endif
 #if defined(__linux__)
-#include <csetjmp>
-#include <csignal>
 #include <sys/syscall.h>
 #include <unistd.h>
+#include <csetjmp>
+#include <csignal>
 #endif
 #ifdef BERT_OP_AMX_EMULATION
 #include "tests/amx_emulator.h"
@@ -66,7 +66,7 @@ bool tile_product_works() {
     std::uint8_t rows[16] = {16, 16, 16};
   };
   static const Config config;
-  struct sigaction handler {}, before {};
+  struct sigaction handler{}, before{};
   handler.sa_handler = on_fault;
   sigemptyset(&handler.sa_mask);
   if (sigaction(SIGILL, &handler, &before) != 0) return false;

@@ -37,20 +37,20 @@ PanelStore store_heads(void* base, ElementType type, std::int64_t head_size, std
 
 // activation(a x b + bias) for the panels [panel_begin, panel_end), stored or added to fp32 rows.
 struct GemmArgs {
-  ElementType type;                      // of a and b
-  std::int64_t rows;                     // valid rows of a; the rest of the last row block is ignored
-  std::int64_t tiles;                    // k tiles
-  const std::byte* a;                    // activations, tile-packed
-  const std::byte* b;                    // weights, panel 0
-  const float* bias;                     // [columns]
-  const float* weight_scale = nullptr;   // u8: [columns]
-  const float* column_sum = nullptr;     // u8: [chunks][columns], sums of the weights of a chunk times weight_scale
-  const RowScale* row_scale = nullptr;   // u8: [rows][chunks]
-  std::int64_t columns;                  // row length of column_sum
+  ElementType type;                     // of a and b
+  std::int64_t rows;                    // valid rows of a; the rest of the last row block is ignored
+  std::int64_t tiles;                   // k tiles
+  const std::byte* a;                   // activations, tile-packed
+  const std::byte* b;                   // weights, panel 0
+  const float* bias;                    // [columns]
+  const float* weight_scale = nullptr;  // u8: [columns]
+  const float* column_sum = nullptr;    // u8: [chunks][columns], sums of the weights of a chunk times weight_scale
+  const RowScale* row_scale = nullptr;  // u8: [rows][chunks]
+  std::int64_t columns;                 // row length of column_sum
   std::int64_t panel_begin;
   std::int64_t panel_end;
-  std::int64_t pass_rows = 1 << 30;      // rows that go through all panels together; a multiple of kRowBlock
-  float* partial;                        // scratch [round_up(rows, 32)][32], used when there are several chunks
+  std::int64_t pass_rows = 1 << 30;  // rows that go through all panels together; a multiple of kRowBlock
+  float* partial;                    // scratch [round_up(rows, 32)][32], used when there are several chunks
   Activation activation = Activation::none;
   ElementType out_type = ElementType::f32;  // f32 or bf16
   PanelStore out{};                         // when add_to is null
@@ -61,21 +61,21 @@ struct GemmArgs {
 
 // softmax(q k^T * scale + mask) v of one head, for the query rows [row_begin, row_end).
 struct AttentionArgs {
-  ElementType type;             // f32 or bf16, of q, k, v and of the products
-  const std::byte* q;           // [seq_len][head_size], rows next to each other; so are k and v
+  ElementType type;    // f32 or bf16, of q, k, v and of the products
+  const std::byte* q;  // [seq_len][head_size], rows next to each other; so are k and v
   const std::byte* k;
   const std::byte* v;
   std::int64_t seq_len;
   std::int64_t head_size;
   float scale;
-  const float* mask;            // added to the scaled scores, or null; -inf in a whole row makes the row's result zero
-  std::int64_t mask_row_stride; // 0 when every query has the same mask
+  const float* mask;             // added to the scaled scores, or null; -inf in a whole row makes the row's result zero
+  std::int64_t mask_row_stride;  // 0 when every query has the same mask
   std::int64_t row_begin;
   std::int64_t row_end;
-  std::byte* scratch;           // attention_scratch_bytes(...)
+  std::byte* scratch;  // attention_scratch_bytes(...)
   PanelStore out;
-  std::int64_t out_row;         // row of `out` that query 0 goes to
-  std::int64_t out_panel;       // panel of `out` that the head's first columns go to
+  std::int64_t out_row;    // row of `out` that query 0 goes to
+  std::int64_t out_panel;  // panel of `out` that the head's first columns go to
   ElementType out_type;
 };
 
@@ -84,18 +84,18 @@ std::int64_t attention_scratch_bytes(ElementType type, std::int64_t seq_len, std
 // Where normalized or gathered rows go: tile-packed, quantized on the way when type is u8.
 struct PackedRows {
   ElementType type;
-  std::byte* tiles;             // null: not wanted
-  std::int64_t tile_count;      // k tiles of a row
-  RowScale* row_scale;          // u8: [rows][chunks]
-  const float* static_range;    // u8: null, or {min, max} known beforehand
+  std::byte* tiles;           // null: not wanted
+  std::int64_t tile_count;    // k tiles of a row
+  RowScale* row_scale;        // u8: [rows][chunks]
+  const float* static_range;  // u8: null, or {min, max} known beforehand
 };
 
 // rows[i] = LayerNorm(rows[i]) in place, statistics in fp32, then packed. x is fp32 [.][hidden_size].
 struct LayerNormArgs {
   float* x;
-  const std::int64_t* rows;     // packed row i stands at x + rows[i] * hidden_size
+  const std::int64_t* rows;  // packed row i stands at x + rows[i] * hidden_size
   std::int64_t hidden_size;
-  const float* gamma;           // null: the rows are only packed
+  const float* gamma;  // null: the rows are only packed
   const float* beta;
   float eps;
   std::int64_t row_begin;
@@ -106,7 +106,7 @@ struct LayerNormArgs {
 // Row-major fp32 or bf16 rows, quantized to u8 per row and chunk, tile-packed.
 struct QuantizeArgs {
   ElementType source_type;
-  const std::byte* source;      // [rows][columns]
+  const std::byte* source;  // [rows][columns]
   std::int64_t columns;
   std::int64_t row_begin;
   std::int64_t row_end;
@@ -115,8 +115,8 @@ struct QuantizeArgs {
 
 struct Kernels {
   const char* name;
-  void (*enter)();              // before the first kernel on a thread (AMX: loads the tile configuration)
-  void (*leave)();              // after the last one
+  void (*enter)();  // before the first kernel on a thread (AMX: loads the tile configuration)
+  void (*leave)();  // after the last one
   void (*gemm)(const GemmArgs&);
   void (*attention)(const AttentionArgs&);
   void (*layer_norm)(const LayerNormArgs&);

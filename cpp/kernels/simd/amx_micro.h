@@ -39,15 +39,17 @@ struct TileMicro {
 
  private:
   // The intrinsics take tile numbers as constants: 0-3 sums, 4-5 rows, 6-7 columns.
-#define BERT_OP_TILE_PRODUCT(sum, row, column)                                          \
-  do {                                                                                  \
-    if constexpr (T::type == ElementType::bf16) _tile_dpbf16ps(sum, row, column);       \
-    else _tile_dpbusd(sum, row, column);                                                \
+#define BERT_OP_TILE_PRODUCT(sum, row, column)  \
+  do {                                          \
+    if constexpr (T::type == ElementType::bf16) \
+      _tile_dpbf16ps(sum, row, column);         \
+    else                                        \
+      _tile_dpbusd(sum, row, column);           \
   } while (false)
 
   template <class Between>
-  static BERT_OP_INLINE void two_blocks(const std::byte* a0, const std::byte* a1, const std::byte* b, std::int64_t tiles,
-                                        Acc* c, std::int64_t c_stride, Between&& between) {
+  static BERT_OP_INLINE void two_blocks(const std::byte* a0, const std::byte* a1, const std::byte* b,
+                                        std::int64_t tiles, Acc* c, std::int64_t c_stride, Between&& between) {
     _tile_zero(0);
     _tile_zero(1);
     _tile_zero(2);

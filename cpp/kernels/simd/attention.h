@@ -108,20 +108,19 @@ template <class T>
 BERT_OP_INLINE float softmax_row(float* scores, const float* mask, const AttentionArgs& a, std::int64_t padded,
                                  std::byte* weights, std::int64_t row) {
   constexpr bool kFast = T::type == ElementType::bf16;
-  const float unit = kFast ? 1.44269504088896341f : 1.0f;  // e^x as 2^(x log2 e), or as it is
-  const float scale = a.scale * unit;
+  const float scale = a.scale;
   for (std::int64_t i = a.seq_len; i < padded; ++i) scores[i] = -__builtin_inff();
   Vec high = set(-__builtin_inff());
   if (mask != nullptr) {
     std::int64_t i = 0;
     for (; i + kLanes <= a.seq_len; i += kLanes) {
-      const Vec s = load(scores + i) * scale + load(mask + i) * unit;
+      const Vec s = load(scores + i) * scale + load(mask + i);
       store(scores + i, s);
       high = vmax(s, high);
     }
     float rest = -__builtin_inff();
     for (; i < a.seq_len; ++i) {
-      scores[i] = scores[i] * scale + mask[i] * unit;
+      scores[i] = scores[i] * scale + mask[i];
       rest = scores[i] > rest ? scores[i] : rest;
     }
     high = vmax(set(rest), high);
@@ -140,11 +139,14 @@ BERT_OP_INLINE float softmax_row(float* scores, const float* mask, const Attenti
   std::byte* to = weights + row / kTileRows * (padded / kPerTile) * kTileBytes + row % kTileRows * kTileRowBytes;
   for (std::int64_t i = 0; i < padded; i += kLanes) {
     const Vec x = load(scores + i) - shift;
-    const Vec e = kFast ? exp2_fast(x) : exp_accurate(x);
+    // The factor comes last: before, a mask of the lowest float would overflow.
+    const Vec e = kFast ? exp2_fast(x * 1.44269504088896341f) : exp_accurate(x);
     sum += e;
     std::byte* at = to + i / kPerTile * kTileBytes + i % kPerTile * element_bytes(T::type);
-    if constexpr (kFast) store(at, to_bf16(e));
-    else store(at, e);
+    if constexpr (kFast)
+      store(at, to_bf16(e));
+    else
+      store(at, e);
   }
   return none ? 0.0f : 1.0f / reduce_add(sum);
 }
@@ -166,13 +168,14 @@ void attention_of(const AttentionArgs& a) {
     const std::int64_t rows = a.row_end - first < kRows ? a.row_end - first : kRows;
     for (std::int64_t row = 0; row < rows; ++row) {
       for (std::int64_t tile = 0; tile < head_tiles; ++tile) {
-        __builtin_memcpy(s.queries + (row / kTileRows * head_tiles + tile) * kTileBytes + row % kTileRows * kTileRowBytes,
-                         a.q + (first + row) * row_bytes + tile * kTileRowBytes, kTileRowBytes);
+        __builtin_memcpy(
+            s.queries + (row / kTileRows * head_tiles + tile) * kTileBytes + row % kTileRows * kTileRowBytes,
+            a.q + (first + row) * row_bytes + tile * kTileRowBytes, kTileRowBytes);
       }
     }
     for (std::int64_t key = 0; key < padded; key += kPanelColumns) {
-      M::run(s.queries, head_tiles * kTileBytes, s.keys + key / kPanelColumns * head_tiles * kPanelTileBytes, head_tiles,
-             s.scores + key, padded, rows, nothing);
+      M::run(s.queries, head_tiles * kTileBytes, s.keys + key / kPanelColumns * head_tiles * kPanelTileBytes,
+             head_tiles, s.scores + key, padded, rows, nothing);
     }
     float inverse[kRowBlock];
     for (std::int64_t row = 0; row < rows; ++row) {

@@ -14,8 +14,8 @@ class Finish {
       : g_(&g), sums_(sums), row_(first_row), first_row_(first_row), end_(first_row + rows), panel_(panel),
         chunk_(chunk), chunks_(chunks) {
     if constexpr (!AddTo) {
-      panel_base_ =
-          g.out.base + panel / g.out.group_panels * g.out.group_stride + panel % g.out.group_panels * g.out.panel_stride;
+      panel_base_ = g.out.base + panel / g.out.group_panels * g.out.group_stride +
+                    panel % g.out.group_panels * g.out.panel_stride;
     }
   }
 
@@ -40,7 +40,8 @@ class Finish {
       for (int v = 0; v < kVectors; ++v) {
         const std::int64_t at = column + v * kLanes;
         const Vec product = to_float(load<VecInt>(sums + v * kLanes)) * row_scale.scale;
-        value[v] = product * load(g.weight_scale + at) + row_scale.offset * load(g.column_sum + chunk_ * g.columns + at);
+        value[v] =
+            product * load(g.weight_scale + at) + row_scale.offset * load(g.column_sum + chunk_ * g.columns + at);
       }
     } else {
       for (int v = 0; v < kVectors; ++v) value[v] = load(sums + v * kLanes);
@@ -113,11 +114,10 @@ void gemm_blocks(const GemmArgs& g) {
     for (std::int64_t row = row_begin; row < row_end; row += kRows) {
       const std::int64_t rows = row_end - row < kRows ? row_end - row : kRows;
       const std::byte* a = g.a + (row / kTileRows * g.tiles + tile) * kTileBytes;
-      M::run(a, g.tiles * kTileBytes, b, length, sums[turn], kPanelColumns, rows,
-             [&]() __attribute__((always_inline)) {
-               next_weights.step();
-               before.step(rows_per_tile);
-             });
+      M::run(a, g.tiles * kTileBytes, b, length, sums[turn], kPanelColumns, rows, [&]() __attribute__((always_inline)) {
+        next_weights.step();
+        before.step(rows_per_tile);
+      });
       before.all();
       before = Finish<T, A, Out, AddTo>(g, sums[turn], row, rows, panel, chunk, chunks);
       turn ^= 1;

@@ -63,12 +63,14 @@ BERT_OP_INLINE void multiply_group(U8, VecInt& acc, std::uint32_t a, VecUint b) 
 #elif defined(__AVX512BW__)
   const __m512i bytes = bit_cast<__m512i>(b);
   const __m512i even = _mm512_srai_epi16(_mm512_slli_epi16(bytes, 8), 8), odd = _mm512_srai_epi16(bytes, 8);
-  const __m512i a_even = _mm512_set1_epi32((int)(a & 0x00ff00ffu)), a_odd = _mm512_set1_epi32((int)((a >> 8) & 0x00ff00ffu));
+  const __m512i a_even = _mm512_set1_epi32((int)(a & 0x00ff00ffu)),
+                a_odd = _mm512_set1_epi32((int)((a >> 8) & 0x00ff00ffu));
   acc += (VecInt)_mm512_madd_epi16(a_even, even) + (VecInt)_mm512_madd_epi16(a_odd, odd);
 #elif defined(__AVX2__)
   const __m256i bytes = bit_cast<__m256i>(b);
   const __m256i even = _mm256_srai_epi16(_mm256_slli_epi16(bytes, 8), 8), odd = _mm256_srai_epi16(bytes, 8);
-  const __m256i a_even = _mm256_set1_epi32((int)(a & 0x00ff00ffu)), a_odd = _mm256_set1_epi32((int)((a >> 8) & 0x00ff00ffu));
+  const __m256i a_even = _mm256_set1_epi32((int)(a & 0x00ff00ffu)),
+                a_odd = _mm256_set1_epi32((int)((a >> 8) & 0x00ff00ffu));
   acc += (VecInt)_mm256_madd_epi16(a_even, even) + (VecInt)_mm256_madd_epi16(a_odd, odd);
 #elif defined(__SSE2__)
   const __m128i bytes = bit_cast<__m128i>(b);

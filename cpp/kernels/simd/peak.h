@@ -15,7 +15,8 @@ std::int64_t peak_of(std::int64_t rounds) {
   constexpr int kSums = 12;  // independent chains: more than latency times throughput, fewer than registers
   using Sum = VectorOf<Accumulator<T>>;
   Sum sums[kSums] = {};
-  for (int i = 0; i < kSums; ++i) asm volatile("" : "+" BERT_OP_VECTOR_REGISTER(sums[i]));  // all different, as far as it knows
+  for (int i = 0; i < kSums; ++i)
+    asm volatile("" : "+" BERT_OP_VECTOR_REGISTER(sums[i]));  // all different, as far as it knows
   VecUint columns = VecUint{} + 0x3f803f80u;
   for (std::int64_t round = 0; round < rounds; ++round) {
     asm volatile("" : "+" BERT_OP_VECTOR_REGISTER(columns));  // a new value, for all the compiler knows: the loop stays

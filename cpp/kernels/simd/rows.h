@@ -21,7 +21,8 @@ BERT_OP_INLINE Vec load_as_float(const std::byte* row, std::int64_t column) {
 // u8 = round((x - offset) / scale), a scale and an offset for each chunk. A row with NaN or infinity in it gets a NaN scale,
 // so that the result shows it.
 template <class Source>
-BERT_OP_INLINE void quantize_row(const std::byte* source, std::int64_t columns, std::int64_t row, const PackedRows& packed) {
+BERT_OP_INLINE void quantize_row(const std::byte* source, std::int64_t columns, std::int64_t row,
+                                 const PackedRows& packed) {
   const std::int64_t chunk_columns = chunk_tiles(ElementType::u8, packed.tile_count) * kTileRowBytes;
   const std::int64_t chunks = chunk_count(ElementType::u8, packed.tile_count);
   std::byte* to = tile_row(packed, row);
@@ -35,9 +36,8 @@ BERT_OP_INLINE void quantize_row(const std::byte* source, std::int64_t columns, 
       high = vmax(x, high);
       poison += x * 0.0f;
     }
-    RowScale row_scale = packed.static_range != nullptr
-                             ? scale_of_range(packed.static_range[0], packed.static_range[1])
-                             : scale_of_range(reduce_min(low), reduce_max(high));
+    RowScale row_scale = packed.static_range != nullptr ? scale_of_range(packed.static_range[0], packed.static_range[1])
+                                                        : scale_of_range(reduce_min(low), reduce_max(high));
     const float inverse = row_scale.scale > 0.0f ? 1.0f / row_scale.scale : 0.0f;
     for (std::int64_t i = begin; i < end; i += kLanes) {
       const Vec x = load_as_float<Source>(source, i);
@@ -56,7 +56,8 @@ BERT_OP_INLINE void pack_row(const float* x, std::int64_t columns, std::int64_t 
   if (packed.type == ElementType::u8) return quantize_row<F32>((const std::byte*)x, columns, row, packed);
   std::byte* to = tile_row(packed, row);
   if (packed.type == ElementType::bf16) {
-    for (std::int64_t i = 0; i < columns; i += kLanes) store(to + i / 32 * kTileBytes + i % 32 * 2, to_bf16(load(x + i)));
+    for (std::int64_t i = 0; i < columns; i += kLanes)
+      store(to + i / 32 * kTileBytes + i % 32 * 2, to_bf16(load(x + i)));
   } else {
     for (std::int64_t i = 0; i < columns; i += kLanes) store(to + i / 16 * kTileBytes + i % 16 * 4, load(x + i));
   }

@@ -6,8 +6,14 @@ namespace bert_op {
 
 extern const Kernels kernels_amx;
 const Kernels kernels_amx = {
-    "amx",           tier_amx::enter,      tier_amx::leave,    tier_amx::gemm,
-    tier_amx::attention, tier_amx::layer_norm, tier_amx::quantize, tier_amx::peak,
+    "amx",
+    tier_amx::enter,
+    tier_amx::leave,
+    tier_amx::gemm,
+    tier_amx::attention,
+    tier_amx::layer_norm,
+    tier_amx::quantize,
+    tier_amx::peak,
 };
 
 }  // namespace bert_op

@@ -5,8 +5,14 @@ namespace bert_op {
 
 extern const Kernels kernels_avx2;
 const Kernels kernels_avx2 = {
-    "avx2",           tier_avx2::enter,      tier_avx2::leave,    tier_avx2::gemm,
-    tier_avx2::attention, tier_avx2::layer_norm, tier_avx2::quantize, tier_avx2::peak,
+    "avx2",
+    tier_avx2::enter,
+    tier_avx2::leave,
+    tier_avx2::gemm,
+    tier_avx2::attention,
+    tier_avx2::layer_norm,
+    tier_avx2::quantize,
+    tier_avx2::peak,
 };
 
 }  // namespace bert_op

@@ -5,8 +5,14 @@ namespace bert_op {
 
 extern const Kernels kernels_avx512_vnni;
 const Kernels kernels_avx512_vnni = {
-    "avx512_vnni",           tier_avx512_vnni::enter,      tier_avx512_vnni::leave,    tier_avx512_vnni::gemm,
-    tier_avx512_vnni::attention, tier_avx512_vnni::layer_norm, tier_avx512_vnni::quantize, tier_avx512_vnni::peak,
+    "avx512_vnni",
+    tier_avx512_vnni::enter,
+    tier_avx512_vnni::leave,
+    tier_avx512_vnni::gemm,
+    tier_avx512_vnni::attention,
+    tier_avx512_vnni::layer_norm,
+    tier_avx512_vnni::quantize,
+    tier_avx512_vnni::peak,
 };
 
 }  // namespace bert_op
