@@ -59,10 +59,20 @@ def _pooled(timings: list[Timing], samples: np.ndarray) -> Timing:
         tflops=_sum([timing.tflops for timing in timings]),
         peak_fraction=None,  # each instance's fraction is of a peak that it measured alone
         outliers=statistics.summarize(samples).outliers,
-        interference={name: sum(t.interference.get(name, 0.0) for t in timings) for name in counters},
+        interference={
+            name: _together(name, [t.interference[name] for t in timings if name in t.interference])
+            for name in counters
+        },
         noisy=any(timing.noisy for timing in timings),
         noisy_because=tuple(dict.fromkeys(why for timing in timings for why in timing.noisy_because)),
     )
+
+
+def _together(name: str, values: list[float]) -> float:
+    """Counters of the instances add up; what each of them observed of the whole machine does not."""
+    if name.startswith(("frequency_mhz", "runnable")):
+        return max(values)
+    return sum(values)
 
 
 def _sum(values: list[float | None]) -> float | None:

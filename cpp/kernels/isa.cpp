@@ -147,7 +147,7 @@ Isa read_active_isa() {
   }
   if (isa > detected_isa()) {
     throw std::runtime_error(std::string("BERT_OP_MAX_ISA=") + requested + ": this CPU goes up to " +
-                             isa_name(detected_isa()) + "; unset the variable or name that tier or a lower one");
+                             isa_name(detected_isa()));
   }
   return isa;
 }

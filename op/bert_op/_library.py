@@ -68,7 +68,7 @@ def build_info() -> dict[str, Any]:
     except RuntimeError as error:
         tier = os.environ.get(TIER_VARIABLE)
         raise LibraryError(
-            f"{TIER_VARIABLE}={tier!r} cannot be used on this machine: {str(error).splitlines()[0]} "
+            f"{TIER_VARIABLE}={tier!r} cannot be used on this machine: {str(error).splitlines()[0]}. "
             f"Unset it to take the best tier of this CPU, or set it to a lower one of {', '.join(TIERS)}."
         ) from error
     if _release(info["torch"]) != _release(torch.__version__):
