@@ -57,6 +57,22 @@ def test_every_file_opens_with_the_command_that_uses_it(path: Path) -> None:
     assert path.stem in " ".join(commands) or path.parent.name in ("conf", "host", "tracking", "help")
 
 
+@pytest.mark.parametrize(
+    ("arguments", "data"),
+    [
+        ((), "paraphrase"),
+        (("model=bert-base-mrpc",), "mrpc"),
+        (("model=bert-large",), "mrpc"),
+        (("model=minilm", "data=mrpc"), "mrpc"),
+        (("model=bert-base", "data=paraphrase"), "paraphrase"),
+    ],
+)
+def test_the_data_is_mrpc_unless_the_model_or_the_user_says_otherwise(
+    arguments: tuple[str, ...], data: str
+) -> None:
+    assert composed(*arguments).data.name == data
+
+
 def test_the_precisions_are_those_of_the_contract() -> None:
     assert {path.stem for path in CONF.glob("precision/*")} == set(PRECISIONS)
     assert {path.stem for path in CONF.glob("backend/*")} == set(BACKENDS)
