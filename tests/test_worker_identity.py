@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import subprocess
+from pathlib import Path
 
 import pytest
 import torch
@@ -22,6 +24,25 @@ def test_the_observed_values() -> None:
     assert set(seen.affinity) == os.sched_getaffinity(0)
     assert seen.torch == torch.__version__
     assert seen.fingerprint == identity.fingerprint(seen)
+
+
+def test_the_checkout_is_told_with_what_was_changed(tmp_path: Path) -> None:
+    def git(*arguments: str) -> str:
+        settings = ["-c", "user.name=test", "-c", "user.email=test@example.org"]
+        done = subprocess.run(
+            ["git", *settings, *arguments], cwd=tmp_path, check=True, capture_output=True, text=True
+        )
+        return done.stdout.strip()
+
+    assert identity.checkout(tmp_path) == (None, None)
+    git("init", "-q")
+    (tmp_path / "file").write_text("one")
+    git("add", "file")
+    git("commit", "-qm", "one")
+    commit = git("rev-parse", "HEAD")
+    assert identity.checkout(tmp_path) == (commit, False)
+    (tmp_path / "file").write_text("two")
+    assert identity.checkout(tmp_path) == (commit, True)
 
 
 def test_only_named_settings_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,6 +9,8 @@ import hashlib
 import json
 import os
 import platform
+import subprocess
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -20,6 +22,8 @@ from harness.report import Identity
 from harness.spec import HostSpec, RunSpec
 from harness.worker import machine
 from harness.worker.weights import Loaded
+
+ROOT = Path(__file__).resolve().parents[2]
 
 # Settings that change what is measured. Named one by one: the environment also holds what nobody may read.
 ENVIRONMENT = (
@@ -37,7 +41,10 @@ def observe(spec: RunSpec) -> Identity:
     threads = torch.get_num_threads()
     affinity = tuple(sorted(os.sched_getaffinity(0)))
     _check_host(spec.host, threads, affinity)
+    commit, dirty = checkout(ROOT)
     identity = Identity(
+        git_commit=commit,
+        git_dirty=dirty,
         cpu=machine.cpu_model(),
         isa=torch.backends.cpu.get_cpu_capability().lower(),
         torch=torch.__version__,
@@ -48,6 +55,25 @@ def observe(spec: RunSpec) -> Identity:
         env={name: os.environ[name] for name in ENVIRONMENT if name in os.environ},
     )
     return dataclasses.replace(identity, fingerprint=fingerprint(identity))
+
+
+def checkout(folder: Path) -> tuple[str | None, bool | None]:
+    """The commit of the checkout that `folder` is, and whether tracked files differ from it; None, None where
+    there is no git or no checkout.
+    """
+    commit = _git(folder, "rev-parse", "HEAD")
+    changes = _git(folder, "status", "--porcelain", "--untracked-files=no")
+    if commit is None or changes is None:
+        return None, None
+    return commit, bool(changes)
+
+
+def _git(folder: Path, *arguments: str) -> str | None:
+    try:
+        done = subprocess.run(["git", *arguments], cwd=folder, capture_output=True, text=True, timeout=20)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() if done.returncode == 0 else None
 
 
 def with_model(identity: Identity, loaded: Loaded) -> Identity:
