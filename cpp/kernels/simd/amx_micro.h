@@ -13,13 +13,24 @@ struct alignas(64) TileConfig {
   std::uint8_t rows[16] = {16, 16, 16, 16, 16, 16, 16, 16};
 };
 
+// What the thread had configured before: torch's own AMX code remembers its configuration by thread and would not load it
+// again. Data in its tiles is not kept.
+thread_local TileConfig before_us;
+
 // Inline assembly because GCC 12's _tile_loadconfig does not tell the compiler that the configuration is read.
 void enter() {
   static constexpr TileConfig kConfig{};
+  asm volatile("sttilecfg %0" : "=m"(before_us) : : "memory");
   asm volatile("ldtilecfg %0" : : "m"(kConfig) : "memory");
 }
 
-void leave() { _tile_release(); }
+void leave() {
+  if (before_us.palette == 0) {
+    _tile_release();
+  } else {
+    asm volatile("ldtilecfg %0" : : "m"(before_us) : "memory");
+  }
+}
 
 template <class T>
 struct TileMicro {
