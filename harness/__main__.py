@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import sys
 import traceback
+from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
 
@@ -15,6 +17,7 @@ from rich.console import Console
 
 from harness import job, schema, sweep
 from harness.arguments import flags_first, quote_numbers
+from harness.composing import Held, paragraph
 from harness.secrets import hide_arguments, redact
 
 INTERRUPTED = 130
@@ -28,25 +31,32 @@ def main() -> int:
     signal.signal(signal.SIGTERM, _interrupt)
     os.environ.pop(sweep.VARIABLE, None)
     statuses: list[int] = []
+    held = Held()
 
     @hydra.main(config_path=str(conf), config_name="config", version_base="1.3")
     def app(cfg: DictConfig) -> int:
+        held.release()
         statuses.append(job.FAILED)  # until it returns
         statuses[-1] = job.run(cfg)
         return statuses[-1]
 
-    status = _run(app)
+    status = _run(app, held)
     if sweep.VARIABLE in os.environ:
         ended = sweep.finish(Path(os.environ[sweep.VARIABLE]), status == job.FINISHED, Console())
         return status or ended
     return status or max(statuses, default=job.FINISHED)
 
 
-def _run(app: object) -> int:
+def _run(app: Callable[[], object], held: Held) -> int:
     """Runs Hydra's part. It ends with 1 for what it cannot compose; for us that is a wrong command line."""
+    full = os.environ.get("HYDRA_FULL_ERROR") == "1"
     try:
-        app()  # type: ignore[operator]
+        with contextlib.nullcontext() if full else held.holding():
+            app()
     except SystemExit as end:
+        said = held.take()
+        if said:
+            print(redact(paragraph(said) if end.code else said.rstrip()), file=sys.stderr)
         return job.WRONG_INPUT if end.code else job.FINISHED
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
