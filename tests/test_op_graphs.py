@@ -146,3 +146,12 @@ def test_exported_in_training_mode_is_the_original_path() -> None:
     with pytest.warns(bert_op.BertOpWarning, match="exported in training mode"):
         program = torch.export.export(module, inputs_of((3, 8)))
     assert "bert_op" not in str(program.graph)
+
+
+def test_a_backward_pass_through_the_operator_itself_raises() -> None:
+    encoder = random_model(tiny_config()).encoder
+    encoder.pack_early()
+    hidden_states = torch.randn(1, 4, encoder.config.hidden_size, requires_grad=True)
+    output = torch.ops.bert_op.encoder(hidden_states, None, [encoder.packed_weights])
+    with pytest.raises(RuntimeError, match="not implemented"):
+        output.sum().backward()
