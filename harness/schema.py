@@ -14,6 +14,7 @@ from typing import Any
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, DictConfig, OmegaConf
 
+from harness.errors import UserError
 from harness.spec import (
     BackendSpec,
     BatchSpec,
@@ -96,7 +97,19 @@ def to_spec(cfg: DictConfig) -> RunSpec:
     """The composed configuration as a RunSpec; not yet checked, see harness/check.py."""
     plain: Any = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
     groups = {name: plain[name] for name in GROUPS if name not in ("precision", "tracking")}
+    for name, kind in typing.get_type_hints(RunSpec).items():
+        if name in groups and dataclasses.is_dataclass(kind):
+            _refuse_unknown_fields(name, groups[name], [field.name for field in dataclasses.fields(kind)])
     return from_plain(RunSpec, {**groups, "precision": plain["precision"]["name"], "seed": plain["seed"]})
+
+
+def _refuse_unknown_fields(group: str, values: dict[str, Any], known: list[str]) -> None:
+    """What was appended with `+group.field=value` and is no field."""
+    for field, value in values.items():
+        if field not in known:
+            raise UserError(
+                f"{group}.{field}", value, "there is no field of this name", f"Use one of {', '.join(known)}"
+            )
 
 
 def to_tracking(cfg: DictConfig) -> Tracking:

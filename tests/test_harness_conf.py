@@ -9,6 +9,7 @@ from omegaconf import DictConfig
 
 from harness.arguments import flags_first, quote_numbers
 from harness.check import check
+from harness.errors import UserError
 from harness.schema import ROOT, register, to_spec, to_tracking
 from harness.spec import BACKENDS, PRECISIONS
 
@@ -90,6 +91,11 @@ def test_a_count_replaces_the_seconds_of_the_option() -> None:
 def test_what_no_schema_knows_fails_while_composing(wrong: str) -> None:
     with pytest.raises(HydraException):
         composed(wrong)
+
+
+def test_an_appended_field_that_does_not_exist_is_refused() -> None:
+    with pytest.raises(UserError, match="batch.sizes=3: there is no field of this name. Use one of size"):
+        to_spec(composed("+batch.sizes=3"))
 
 
 def test_numbers_are_quoted_as_options_only() -> None:
