@@ -94,7 +94,7 @@ def test_what_no_schema_knows_fails_while_composing(wrong: str) -> None:
 
 
 def test_an_appended_field_that_does_not_exist_is_refused() -> None:
-    with pytest.raises(UserError, match="batch.sizes=3: there is no field of this name. Use one of size"):
+    with pytest.raises(UserError, match=r"batch\.sizes=3: .*Use one of size"):
         to_spec(composed("+batch.sizes=3"))
 
 
