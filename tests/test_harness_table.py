@@ -59,3 +59,12 @@ def test_csv_and_html_hold_the_same_table() -> None:
 def test_an_unfinished_job_says_so(status: str) -> None:
     report = dataclasses.replace(a_report("op", "fp32", 1), status=status)
     assert f"| {status} |" in table.markdown([report])
+
+
+def test_the_chart_says_which_bars_were_disturbed() -> None:
+    quiet, busy = a_report("hf", "fp32", 100), a_report("op", "fp32", 300)
+    assert busy.timing is not None
+    busy = dataclasses.replace(busy, timing=dataclasses.replace(busy.timing, noisy=True))
+    axes = files.sweep_figure([quiet, busy]).axes[0]
+    written = [text.get_text() for text in axes.texts]
+    assert written == ["1.00x", "3.00x, disturbed"]

@@ -75,6 +75,8 @@ def latency_figure(report: Report, samples: np.ndarray) -> Figure:
     series.set_ylabel("latency in ms")
     histogram.hist(samples, bins=min(60, max(5, len(samples) // 5)), orientation="horizontal")
     histogram.set_xlabel("calls")
+    for axis in (series.xaxis, histogram.xaxis):
+        axis.get_major_locator().set_params(integer=True)
     for axes in (series, histogram):
         axes.axhline(float(np.median(samples)), color="tab:red", linewidth=1)
     size = report.spec.batch
@@ -96,7 +98,7 @@ def sweep_figure(reports: list[Report]) -> Figure:
     bars = axes.barh(range(len(body)), values, color=colors)
     axes.set_yticks(range(len(body)), names)
     axes.bar_label(bars, [_bar_text(row) for row in body], padding=4, fontsize=8)
-    axes.set_xlim(0, 1.3 * max(values))
+    axes.set_xlim(0, 1.4 * max(values))
     axes.invert_yaxis()
     axes.set_xlabel("sequences per second")
     axes.set_title(table.title(reports), fontsize=9)
@@ -107,6 +109,8 @@ def _bar_text(row: table.Row) -> str:
     parts = [] if row.speedup is None else [f"{row.speedup:.2f}x"]
     if row.report.accuracy is not None and row.report.accuracy.accuracy is not None:
         parts.append(f"accuracy {100 * row.report.accuracy.accuracy:.1f} %")
+    if row.report.timing is not None and row.report.timing.noisy:
+        parts.append("disturbed")  # a picture travels without the warning below the table
     return ", ".join(parts)
 
 
