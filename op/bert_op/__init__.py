@@ -1,10 +1,11 @@
 """A compiled, fused BERT encoder for PyTorch on x86 CPUs.
 
-Importing this package puts `BertEncoderOp` in the place of Hugging Face's `BertEncoder`: models created later
-use it. Nothing changes but the speed; `optimize` and `configure` choose more.
+Importing this package puts `BertEncoderOp` in the place of Hugging Face's `BertEncoder`, and its like in the
+place of the encoders of RoBERTa, DistilBERT, MPNet and the other families of one mathematics: models created
+later use it. Nothing changes but the speed; `optimize` and `configure` choose more.
 
-The import itself is quick: Hugging Face's BERT, which takes seconds to import, is waited for, not imported,
-and what is built on it is imported when it is first asked for.
+The import itself is quick: Hugging Face's modules, which take seconds to import, are waited for, not
+imported, and what is built on them is imported when it is first asked for.
 """
 
 from importlib import import_module
@@ -49,7 +50,6 @@ _LATER = {
 def __getattr__(name: str) -> Any:
     if name not in _LATER:
         raise AttributeError(f"module 'bert_op' has no attribute {name!r}")
-    import_module("bert_op._encoder")  # first: it brings Hugging Face's module, and the substitution in it
     value = getattr(import_module(_LATER[name]), name)
     globals()[name] = value
     return value

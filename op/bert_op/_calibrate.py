@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from bert_op._families import Family, encoders_of, family_of
+from bert_op._families import Family, config_of, encoders_of, family_of
 from bert_op._packed_encoder import PackedEncoder
 
 FLAG = "calibrate_quant_factors"
@@ -75,7 +75,7 @@ def recorded_into_config(encoder: PackedEncoder) -> Iterator[None]:
     picks = itertools.cycle((min, max))
     widened = [pick(old, new) for pick, old, new in zip(picks, before, ranges, strict=False)]
     encoder.op_ranges = widened
-    encoder.config.quantization_factors = widened
+    config_of(encoder).quantization_factors = widened
     encoder.set_policy(replace(encoder.op_policy, quantization_factors=tuple(widened)))
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from bert_op._families import encoders_of
+from bert_op._families import encoders_of, layers_of
 from bert_op._library import build_info, loaded_from
 from bert_op._packed_encoder import PackedEncoder
 from bert_op._packing import OriginalPath
@@ -58,7 +58,7 @@ def explain(model: nn.Module | None = None) -> dict[str, Any]:
 
 
 def _explain_encoder(name: str, encoder: nn.Module) -> dict[str, Any]:
-    config: Any = encoder.config
+    num_layers = layers_of(encoder)
     entry = {"name": name, "class": type(encoder).__name__, "precision": None, "skip_padding": None}
     if not isinstance(encoder, PackedEncoder):
         return {
@@ -66,7 +66,7 @@ def _explain_encoder(name: str, encoder: nn.Module) -> dict[str, Any]:
             "packed_bytes": 0,
             "packed": None,
             "fallbacks": [_NOT_CONVERTED],
-            "layers": _layers(name, config.num_hidden_layers, "original", None, None),
+            "layers": _layers(name, num_layers, "original", None, None),
         }
     policy = encoder.op_policy
     try:
@@ -86,7 +86,7 @@ def _explain_encoder(name: str, encoder: nn.Module) -> dict[str, Any]:
         "fallbacks": list(dict.fromkeys([*encoder.op_fallbacks, *([now] if now else [])])),
         "layers": _layers(
             name,
-            config.num_hidden_layers,
+            num_layers,
             "original" if now else "op",
             None if now else policy.precision,
             activations,

@@ -1,16 +1,18 @@
-"""The model families that the operators can run: where a family keeps the weights of one encoder layer.
+"""The model families that the operators can run, and what each of them calls the parts of a layer.
 
 One row of `FAMILIES` a family. A layer of every family is the same mathematics: self-attention, output
-projection, residual and LayerNorm, feed-forward, residual and LayerNorm.
+projection, residual and LayerNorm, feed-forward, residual and LayerNorm. The table holds names only: Hugging
+Face's module of a family is imported when its classes are first asked for.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from functools import cached_property
+from importlib import import_module
+from typing import Any, Literal
 
 from torch import nn
-from transformers.models.bert import modeling_bert
 
 HEAD_SIZES = (32, 64, 96, 128)
 
@@ -26,6 +28,39 @@ ACTIVATIONS = {
     "relu": "relu",
 }
 
+# query, key, value, attention output, its LayerNorm, intermediate, output, its LayerNorm; activation.
+_BERT_LAYER = (
+    "attention.self.query",
+    "attention.self.key",
+    "attention.self.value",
+    "attention.output.dense",
+    "attention.output.LayerNorm",
+    "intermediate.dense",
+    "output.dense",
+    "output.LayerNorm",
+)
+_MPNET_LAYER = (
+    "attention.attn.q",
+    "attention.attn.k",
+    "attention.attn.v",
+    "attention.attn.o",
+    "attention.LayerNorm",
+    "intermediate.dense",
+    "output.dense",
+    "output.LayerNorm",
+)
+_DISTILBERT_LAYER = (
+    "attention.q_lin",
+    "attention.k_lin",
+    "attention.v_lin",
+    "attention.out_lin",
+    "sa_layer_norm",
+    "ffn.lin1",
+    "ffn.lin2",
+    "output_layer_norm",
+)
+_BERT_PARTS = ("Attention", "Intermediate", "Layer", "Output", "SelfAttention", "SelfOutput")
+
 
 @dataclass(frozen=True)
 class Family:
@@ -33,53 +68,141 @@ class Family:
 
     Attributes:
         name: the family's `model_type` in Hugging Face.
-        encoder: the encoder's class.
-        layers: path of the `nn.ModuleList` of layers in the encoder.
+        module: full name of Hugging Face's module.
+        prefix: what the names of its classes begin with.
+        encoder_name, part_names: of the encoder's class, and of those that its layers consist of.
+        call: how its encoder is called, an entry of `bert_op._encoder.CALLS`.
         weighted: paths, in a layer, of the 8 modules with a weight and a bias, in the order of `prepack`:
             query, key, value, attention output, its LayerNorm, intermediate, output, its LayerNorm.
         activation: path, in a layer, of the activation module.
-        parts: the module types that such a layer consists of, beside the activation.
+        layers: path of the `nn.ModuleList` of layers in the encoder.
+        config_holder: path, in the encoder, of a module that has the config.
+        config_names: what the config calls `hidden_act` and `intermediate_size`.
     """
 
     name: str
-    encoder: type[nn.Module]
-    layers: str
-    weighted: tuple[str, ...]
-    activation: str
-    parts: frozenset[type[nn.Module]]
+    module: str
+    prefix: str
+    encoder_name: str
+    part_names: tuple[str, ...]
+    call: Literal["bert", "plain", "mpnet"]
+    weighted: tuple[str, ...] = _BERT_LAYER
+    activation: str = "intermediate.intermediate_act_fn"
+    layers: str = "layer"
+    config_holder: str = ""
+    config_names: tuple[str, str] = ("hidden_act", "intermediate_size")
+
+    @property
+    def op_name(self) -> str:
+        """The name of the encoder class that `bert_op` puts in the place of the family's own."""
+        return f"{self.prefix}EncoderOp"
+
+    @cached_property
+    def encoder(self) -> type[nn.Module]:
+        """The family's own encoder class, whether or not another one is in its place by now."""
+        found = getattr(import_module(self.module), self.encoder_name)
+        own: type[nn.Module] = getattr(found, "original", found)
+        return own
+
+    @cached_property
+    def parts(self) -> frozenset[type[nn.Module]]:
+        """The module types that a layer consists of, beside the activation."""
+        module = import_module(self.module)
+        own = (getattr(module, name) for name in self.part_names)
+        return frozenset({nn.Dropout, nn.LayerNorm, nn.Linear, *own})
+
+
+def _like_bert(
+    name: str, module: str, prefix: str, call: Literal["bert", "plain"] = "bert", encoder_name: str = ""
+) -> Family:
+    """A family whose classes differ from BERT's, or `plain` from LayoutLM's, in nothing but names."""
+    return Family(
+        name=name,
+        module=f"transformers.models.{module}",
+        prefix=prefix,
+        encoder_name=encoder_name or f"{prefix}Encoder",
+        part_names=tuple(prefix + part for part in _BERT_PARTS),
+        call=call,
+    )
 
 
 FAMILIES = (
+    _like_bert("bert", "bert.modeling_bert", "Bert"),
+    _like_bert("roberta", "roberta.modeling_roberta", "Roberta"),
+    _like_bert("xlm-roberta", "xlm_roberta.modeling_xlm_roberta", "XLMRoberta"),
+    _like_bert("camembert", "camembert.modeling_camembert", "Camembert"),
+    _like_bert("electra", "electra.modeling_electra", "Electra"),
+    _like_bert("ernie", "ernie.modeling_ernie", "Ernie"),
+    _like_bert("data2vec-text", "data2vec.modeling_data2vec_text", "Data2VecText"),
+    _like_bert("roc_bert", "roc_bert.modeling_roc_bert", "RoCBert"),
+    _like_bert(
+        "bert-generation",
+        "bert_generation.modeling_bert_generation",
+        "BertGeneration",
+        encoder_name="BertEncoder",
+    ),
+    _like_bert("layoutlm", "layoutlm.modeling_layoutlm", "LayoutLM", "plain"),
+    _like_bert("markuplm", "markuplm.modeling_markuplm", "MarkupLM", "plain"),
+    _like_bert("splinter", "splinter.modeling_splinter", "Splinter", "plain"),
+    _like_bert("align_text_model", "align.modeling_align", "AlignText", "plain"),
+    _like_bert("chinese_clip_text_model", "chinese_clip.modeling_chinese_clip", "ChineseCLIPText", "plain"),
+    _like_bert("clap_text_model", "clap.modeling_clap", "ClapText", "plain"),
     Family(
-        name="bert",
-        encoder=modeling_bert.BertEncoder,
-        layers="layer",
-        weighted=(
-            "attention.self.query",
-            "attention.self.key",
-            "attention.self.value",
-            "attention.output.dense",
-            "attention.output.LayerNorm",
-            "intermediate.dense",
-            "output.dense",
-            "output.LayerNorm",
-        ),
-        activation="intermediate.intermediate_act_fn",
-        parts=frozenset(
-            {
-                nn.Dropout,
-                nn.LayerNorm,
-                nn.Linear,
-                modeling_bert.BertAttention,
-                modeling_bert.BertIntermediate,
-                modeling_bert.BertLayer,
-                modeling_bert.BertOutput,
-                modeling_bert.BertSelfAttention,
-                modeling_bert.BertSelfOutput,
-            }
-        ),
+        name="distilbert",
+        module="transformers.models.distilbert.modeling_distilbert",
+        prefix="DistilBert",
+        encoder_name="Transformer",
+        part_names=("DistilBertSelfAttention", "FFN", "TransformerBlock"),
+        call="plain",
+        weighted=_DISTILBERT_LAYER,
+        activation="ffn.activation",
+        config_holder="layer.0.attention",
+        config_names=("activation", "hidden_dim"),
+    ),
+    Family(
+        name="mpnet",
+        module="transformers.models.mpnet.modeling_mpnet",
+        prefix="MPNet",
+        encoder_name="MPNetEncoder",
+        part_names=("MPNetAttention", "MPNetIntermediate", "MPNetLayer", "MPNetOutput", "MPNetSelfAttention"),
+        call="mpnet",
+        weighted=_MPNET_LAYER,
     ),
 )
+
+# Models that people may take for one of the above -> why the operator cannot run them.
+REFUSED = {
+    "albert": "all its layers share one set of weights",
+    "big_bird": "its attention is block-sparse",
+    "canine": "it attends locally and downsamples characters between its layers",
+    "convbert": "it mixes convolution into its attention",
+    "deberta": "its attention is disentangled",
+    "deberta-v2": "its attention is disentangled",
+    "esm": "its LayerNorms come before attention and feed-forward, and its positions may be rotary",
+    "eurobert": "its positions are rotary and its feed-forward is gated",
+    "funnel": "it shortens the sequence between its layers",
+    "ibert": "it computes in simulated integers",
+    "jina_embeddings_v3": "its positions are rotary and its weights depend on the task",
+    "lilt": "it joins two streams, text and layout, in its attention",
+    "longformer": "its attention is a sliding window",
+    "luke": "it attends to words and entities by different queries",
+    "megatron-bert": "its LayerNorms come before attention and feed-forward",
+    "mobilebert": "its layers have bottlenecks and stacked feed-forwards",
+    "modernbert": "its LayerNorms come first, its positions are rotary and its feed-forward is gated",
+    "nomic_bert": "its positions are rotary and its feed-forward is gated",
+    "nystromformer": "its attention is approximated",
+    "rembert": "its encoder projects the embeddings and computes attention in its own way",
+    "roberta-prelayernorm": "its LayerNorms come before attention and feed-forward",
+    "roformer": "its positions are rotary",
+    "squeezebert": "its linear layers are grouped convolutions",
+    "tapas": "its layers return tuples and keep a cache of their own",
+    "visual_bert": "its layers return tuples and take images beside text",
+    "xlm-roberta-xl": "its LayerNorms come before attention and feed-forward",
+    "xmod": "it has an adapter for each language in every layer",
+    "yoso": "its attention is approximated",
+}
+
+_BY_CLASS = {(family.module, family.encoder_name): family for family in FAMILIES}
 
 
 def family_of(encoder: nn.Module) -> Family | None:
@@ -88,10 +211,9 @@ def family_of(encoder: nn.Module) -> Family | None:
 
     Any other subclass may compute something else, so it belongs to no family.
     """
-    for family in FAMILIES:
-        if type(encoder) is family.encoder or getattr(type(encoder), "family", None) is family:
-            return family
-    return None
+    kind = type(encoder)
+    ours: Family | None = getattr(kind, "family", None)
+    return ours if isinstance(ours, Family) else _BY_CLASS.get((kind.__module__, kind.__qualname__))
 
 
 def encoders_of(model: nn.Module) -> dict[str, nn.Module]:
@@ -99,15 +221,41 @@ def encoders_of(model: nn.Module) -> dict[str, nn.Module]:
     return {name: module for name, module in model.named_modules() if family_of(module) is not None}
 
 
-def unsupported_sizes(config: Any) -> str | None:
+def layers_of(encoder: nn.Module) -> int:
+    """How many layers an encoder that belongs to a family has."""
+    family = family_of(encoder)
+    assert family is not None
+    return len(list(encoder.get_submodule(family.layers).children()))
+
+
+def config_of(encoder: nn.Module) -> Any:
+    """The config of an encoder that belongs to a family; None if it has no layer that could hold it."""
+    family = family_of(encoder)
+    assert family is not None
+    if family.config_holder and not layers_of(encoder):
+        return None
+    return encoder.get_submodule(family.config_holder).config
+
+
+def refusal(model: nn.Module) -> str | None:
+    """Which model of `REFUSED` is in `model`, and why the operator cannot run it, or None."""
+    for module in model.modules():
+        model_type = getattr(getattr(module, "config", None), "model_type", None)
+        if model_type in REFUSED:
+            return f"{model_type} is another architecture: {REFUSED[model_type]}"
+    return None
+
+
+def unsupported_sizes(config: Any, family: Family = FAMILIES[0]) -> str | None:
     """Why the operator cannot run an encoder of `config`'s sizes and kind, or None if it can."""
-    if config.is_decoder or getattr(config, "add_cross_attention", False):
+    hidden_act, intermediate_size = (getattr(config, name) for name in family.config_names)
+    if getattr(config, "is_decoder", False) or getattr(config, "add_cross_attention", False):
         return "the model is a decoder"
-    if config.hidden_act not in ACTIVATIONS:
-        return f"activation {config.hidden_act!r} is not one of {', '.join(ACTIVATIONS)}"
-    if config.hidden_size % 32 or config.intermediate_size % 32:
+    if hidden_act not in ACTIVATIONS:
+        return f"activation {hidden_act!r} is not one of {', '.join(ACTIVATIONS)}"
+    if config.hidden_size % 32 or intermediate_size % 32:
         return (
-            f"hidden_size={config.hidden_size} and intermediate_size={config.intermediate_size} "
+            f"hidden_size={config.hidden_size} and intermediate_size={intermediate_size} "
             "are not both multiples of 32"
         )
     head_size = config.hidden_size // config.num_attention_heads

@@ -8,14 +8,13 @@ from typing import Any
 
 from torch import nn
 
-from bert_op._encoder import BertEncoderOp
-from bert_op._families import FAMILIES, encoders_of, family_of
+from bert_op._encoder import replacement
+from bert_op._families import FAMILIES, config_of, encoders_of, family_of, refusal
 from bert_op._packed_encoder import PackedEncoder
 from bert_op._packing import OriginalPath
 from bert_op._policy import Policy, check_factors, check_precision, current_policy, policy_of_config
 
 _OPTIONS = ("skip_padding", "free_original", "quantization_factors")
-_REPLACEMENTS: dict[str, type[PackedEncoder]] = {"bert": BertEncoderOp}
 
 
 def optimize(
@@ -52,7 +51,7 @@ def optimize(
         )
     encoders = _supported_encoders(model)
     policies = {
-        name: _choose_policy(encoder.config, precision, skip_padding, quantization_factors)
+        name: _choose_policy(config_of(encoder), precision, skip_padding, quantization_factors)
         for name, encoder in encoders.items()
     }
     undo: list[tuple[nn.Module, Policy | None]] = []
@@ -91,8 +90,10 @@ def _supported_encoders(model: nn.Module) -> dict[str, nn.Module]:
     encoders = encoders_of(model)
     if not encoders:
         families = ", ".join(family.name for family in FAMILIES)
+        reason = refusal(model)
         raise ValueError(
             f"{type(model).__name__} contains no encoder that bert_op can run: it knows {families}."
+            + (f" The model stays as it is, for {reason}." if reason else "")
         )
     return encoders
 
@@ -121,7 +122,7 @@ def _convert(encoder: nn.Module, policy: Policy, free_original: bool) -> None:
     else:
         family = family_of(encoder)
         assert family is not None
-        encoder.__class__ = _REPLACEMENTS[family.name]
+        encoder.__class__ = replacement(family)
         assert isinstance(encoder, PackedEncoder)
         encoder.attach(policy)
     if free_original and encoder.training:

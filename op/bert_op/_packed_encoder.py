@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd import forward_ad
 
-from bert_op._families import Family
+from bert_op._families import Family, config_of
 from bert_op._packing import OriginalPath, Sources, pack, read_sources
 from bert_op._policy import Policy, current_policy, policy_of_config
 
@@ -240,7 +240,7 @@ class PackedEncoder(nn.Module):
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
         if "op_policy" not in state:  # pickled without bert_op: the name of its class now leads here
-            self.attach(policy_of_config(self.config, current_policy()))
+            self.attach(policy_of_config(config_of(self), current_policy()))
         if self.op_freed:
             self._adopt_freed()
         else:

@@ -21,7 +21,7 @@ from torch.utils._python_dispatch import _disable_current_modes
 from transformers.activations import ACT2FN
 from transformers.utils import output_capturing
 
-from bert_op._families import ACTIVATIONS, Family, unsupported_sizes
+from bert_op._families import ACTIVATIONS, Family, config_of, unsupported_sizes
 from bert_op._policy import Policy
 
 _SAMPLES = 8
@@ -121,13 +121,14 @@ def read_sources(encoder: nn.Module, family: Family, *, freed: bool = False) -> 
     Raises:
         OriginalPath: the operator does not cover the encoder's sizes, activation, modules or tensors.
     """
-    config: Any = encoder.config
-    if reason := unsupported_sizes(config):
-        raise OriginalPath(reason)
     layers = list(encoder.get_submodule(family.layers))
     if not layers:
         raise OriginalPath("the encoder has no layers")
-    _check_modules(layers, family, config.hidden_act)
+    config = config_of(encoder)
+    if reason := unsupported_sizes(config, family):
+        raise OriginalPath(reason)
+    hidden_act = getattr(config, family.config_names[0])
+    _check_modules(layers, family, hidden_act)
     weighted = [layer.get_submodule(path) for layer in layers for path in family.weighted]
     modules = [module for layer in layers for module in layer.modules()]
     places = [(encoder._modules, family.layers)]
@@ -159,7 +160,7 @@ def read_sources(encoder: nn.Module, family: Family, *, freed: bool = False) -> 
         layers=encoder.get_submodule(family.layers)._modules,
         num_layers=len(layers),
         num_heads=config.num_attention_heads,
-        hidden_act=ACTIVATIONS[config.hidden_act],
+        hidden_act=ACTIVATIONS[hidden_act],
         layer_norm_eps=eps.pop(),
     )
 

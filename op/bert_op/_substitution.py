@@ -5,60 +5,65 @@ from __future__ import annotations
 import copyreg
 import sys
 from collections.abc import Sequence
-from importlib import import_module
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
-from importlib.util import find_spec
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
+
+from bert_op._families import FAMILIES, Family
 
 if TYPE_CHECKING:
     from torch import nn
 
-MODULE = "transformers.models.bert.modeling_bert"
-_OURS = "bert_op._encoder"
-_UNDER_OURS = "bert_op._families"
-
 
 def substitute_on_import() -> None:
-    """Let models created from here on have `BertEncoderOp` where they would have had `BertEncoder`.
+    """Let models created from here on have our encoder where they would have had one of a family's own.
 
-    That happens at the end of our encoder's module. It is imported now if Hugging Face's is already,
-    otherwise right after that one.
+    A family's module that is not imported yet is waited for.
     """
-    if MODULE in sys.modules:
-        import_module(_OURS)
-    else:
-        sys.meta_path.insert(0, _Watch())
+    awaited = {}
+    for family in FAMILIES:
+        if family.module in sys.modules:
+            _substitute(family, sys.modules[family.module])
+        else:
+            awaited[family.module] = family
+    if awaited:
+        sys.meta_path.insert(0, _Watch(awaited))
 
 
-def substitute(modeling_bert: Any, original: type[nn.Module], replacement: type[nn.Module]) -> None:
-    """Put `replacement` where Hugging Face's module has `original`, which stays picklable."""
-    modeling_bert.BertEncoder = replacement
+def _substitute(family: Family, module: ModuleType) -> None:
+    """Put ours where Hugging Face's `module` has the family's encoder class, which stays picklable."""
+    from bert_op._encoder import replacement  # takes its time, of which `import bert_op` needs none
+
+    setattr(module, family.encoder_name, replacement(family))
     # pickle finds a class by its name, which now leads to ours: the original class needs another way.
-    copyreg.pickle(original, _reduce_original)
+    copyreg.pickle(family.encoder, _reduce_original)
 
 
 class _Watch(MetaPathFinder):
-    """Sees the import of Hugging Face's module coming, once."""
+    """Sees the import of Hugging Face's modules coming, each once."""
+
+    def __init__(self, awaited: dict[str, Family]) -> None:
+        self.awaited = awaited
 
     def find_spec(
         self, name: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        if name != MODULE:
+        if name not in self.awaited:
             return None
-        sys.meta_path.remove(self)
-        spec = find_spec(name)
+        others = (finder for finder in sys.meta_path if finder is not self)
+        spec = next(filter(None, (finder.find_spec(name, path, target) for finder in others)), None)
         if spec is not None and spec.loader is not None:
-            spec.loader = _ThenSubstitute(spec.loader)
+            spec.loader = _ThenSubstitute(spec.loader, self.awaited)
         return spec
 
 
 class _ThenSubstitute(Loader):
-    """Hugging Face's own loader, and then the import of our encoder."""
+    """Hugging Face's own loader, and then the substitution."""
 
-    def __init__(self, loader: Loader) -> None:
+    def __init__(self, loader: Loader, awaited: dict[str, Family]) -> None:
         self.loader = loader
+        self.awaited = awaited
 
     def create_module(self, spec: ModuleSpec) -> ModuleType | None:
         return self.loader.create_module(spec)
@@ -68,17 +73,16 @@ class _ThenSubstitute(Loader):
         assert module.__spec__ is not None
         module.__spec__.loader = self.loader
         self.loader.exec_module(module)
-        # If ours are what asks for Hugging Face's module, they are half imported and end by themselves.
-        if _OURS not in sys.modules and _UNDER_OURS not in sys.modules:
-            import_module(_OURS)
+        family = self.awaited.pop(module.__name__, None)
+        if family is not None:
+            _substitute(family, module)
 
 
 def _reduce_original(encoder: nn.Module) -> tuple[Any, ...]:
-    return _new_original, (), encoder.__dict__.copy()
+    family = next(family for family in FAMILIES if type(encoder) is family.encoder)
+    return _new_original, (family.name,), encoder.__dict__.copy()
 
 
-def _new_original() -> nn.Module:
-    from bert_op._encoder import BertEncoderOp
-
-    original: Any = BertEncoderOp.family.encoder
+def _new_original(name: str) -> nn.Module:
+    original: Any = next(family for family in FAMILIES if family.name == name).encoder
     return original.__new__(original)
