@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,12 +25,14 @@ class Sweep:
     """What is known of a sweep before its first job. tracking.uri is redacted.
 
     problem: why the store could not be opened then; the jobs do not try again, but the sweep's end does.
+    complete: at its end, whether Hydra came through; None while it goes on, and for ever if it was killed.
     """
 
     sweep_id: str
     name: str
     tracking: Tracking
     problem: str | None = None
+    complete: bool | None = None
 
     @staticmethod
     def read(folder: Path) -> Sweep:
@@ -59,10 +62,10 @@ def log_run(folder: Path, tracking: Tracking, sweep: Sweep | None = None) -> Non
         mlflow_sink.log_run(store, Report.read(folder), folder, parent)
 
 
-def log_sweep(folder: Path, tracking: Tracking, complete: bool = True) -> None:
+def log_sweep(folder: Path, tracking: Tracking) -> None:
     """Logs what is not yet logged of a sweep, with its table and chart, and ends its parent run.
 
-    complete: False when the sweep was interrupted; its parent is then FAILED.
+    The parent is FAILED when a job failed, or when the sweep was interrupted or killed.
 
     Raises:
         UserError: the store cannot be used.
@@ -70,7 +73,6 @@ def log_sweep(folder: Path, tracking: Tracking, complete: bool = True) -> None:
     sweep = Sweep.read(folder)
     jobs = [(Report.read(job), job) for job in job_folders(folder) if (job / REPORT_FILE).is_file()]
     reports = [report for report, _ in jobs]
-    complete = complete and bool(jobs) and all(report.status == "finished" for report in reports)
     paths = files.write_sweep(reports, folder) if reports else []
     store = open_store(tracking.uri, tracking.experiment)
     with told(store.uri):
@@ -82,8 +84,21 @@ def log_sweep(folder: Path, tracking: Tracking, complete: bool = True) -> None:
         for run_id, found in zip(run_ids, verdicts(jobs), strict=True):
             if found is not None:
                 store.client.set_tag(run_id, "verdict", found)
-        status = "FINISHED" if complete else "FAILED"
-        mlflow_sink.close_sweep(store, parent, reports, run_ids, paths, status)
+        mlflow_sink.close_sweep(store, parent, sweep.name, reports, run_ids, paths, _failure(sweep, reports))
+
+
+def end_sweep(folder: Path, complete: bool) -> None:
+    """Notes in sweep.json that the sweep is over. complete: False when it was interrupted."""
+    dataclasses.replace(Sweep.read(folder), complete=complete).write(folder)
+
+
+def _failure(sweep: Sweep, reports: list[Report]) -> str | None:
+    if sweep.complete is None:
+        return "killed: the sweep did not come to its end"
+    if not sweep.complete:
+        return "interrupted: the sweep was stopped before its end"
+    failed = sum(report.status != "finished" for report in reports)
+    return f"{failed} of {len(reports)} jobs failed" if failed else None
 
 
 def verdicts(jobs: list[tuple[Report, Path]]) -> list[str | None]:

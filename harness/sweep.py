@@ -56,6 +56,7 @@ def finish(folder: Path, complete: bool, console: Console) -> int:
 
     complete: whether Hydra came to its end; an interrupted sweep keeps what is measured.
     """
+    record.end_sweep(folder, complete)
     sweep = record.Sweep.read(folder)
     redact_files(folder)
     jobs = record.job_folders(folder)
@@ -72,7 +73,7 @@ def finish(folder: Path, complete: bool, console: Console) -> int:
         return status
     if sweep.tracking.kind == "mlflow":
         try:
-            record.log_sweep(folder, sweep.tracking, complete)
+            record.log_sweep(folder, sweep.tracking)
             store = sweep.tracking.uri
         except UserError as problem:
             status = FAILED

@@ -1,4 +1,5 @@
 import dataclasses
+import json
 import sqlite3
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from harness import log, record
 from harness.errors import UserError
 from harness.report import Accuracy, Failure, Identity, Interval, Memory, Phases, Report, Timing
 from harness.schema import Tracking
-from harness.sinks import files, mlflow_sink
+from harness.sinks import files, mlflow_view
 from harness.sinks.mlflow_store import open_store
 from harness.spec import BackendSpec
 
@@ -45,7 +46,8 @@ def saved(report: Report, folder: Path) -> Path:
     report.write(folder)
     (folder / ".hydra").mkdir()
     (folder / ".hydra/overrides.yaml").write_text("[]\n")
-    (folder / "predictions.json").write_text("[]")
+    pairs = [{"index": index, "label": index % 2, "decision": 1, "score": 0.7} for index in range(4)]
+    (folder / "predictions.json").write_text(json.dumps(pairs))
     np.savez(folder / "samples.npz", latency_ms=np.linspace(10, 30, 50))
     files.write_run(report, folder)
     return folder
@@ -58,7 +60,7 @@ def all_runs(uri: str, experiment: str = "question") -> tuple[MlflowClient, list
 
 
 def a_sweep(folder: Path, uri: str, reports: list[Report]) -> Path:
-    record.Sweep("an-id", "shootout", Tracking(uri=uri, experiment="question")).write(folder)
+    record.Sweep("an-id", "shootout", Tracking(uri=uri, experiment="question"), complete=True).write(folder)
     for index, report in enumerate(reports):
         saved(report, folder / str(index))
     return folder
@@ -81,8 +83,8 @@ def test_a_run_is_logged_with_everything_of_the_contract(store_uri: str, tmp_pat
     assert not {"latency_ms/p99", "peak_fraction", "speedup"} & set(metrics), "not measured"
     artifacts = {item.path for item in client.list_artifacts(run.info.run_id)}
     files_of_run = "report.json report.md samples.npz predictions.json latency.png config.json .hydra"
-    assert artifacts == set(files_of_run.split())
-    assert run.inputs.dataset_inputs[0].dataset.digest == "d"
+    assert artifacts == {*files_of_run.split(), "predictions_table.json"}
+    assert run.data.tags["mlflow.runName"] == "op-fp32 tiny 2x8"
 
 
 def test_artifacts_are_beside_the_database_and_the_experiment_says_what_to_sort_by(
@@ -117,7 +119,12 @@ def test_a_sweep_is_a_parent_with_children_table_and_chart(store_uri: str, tmp_p
     verdicts = {run.data.params["backend"]: run.data.tags.get("verdict") for run in children}
     assert verdicts == {"hf": None, "op": "no difference detected"}, "the fixture saves equal samples"
     artifacts = {item.path for item in client.list_artifacts(parent.info.run_id)}
-    assert artifacts == {"sweep.md", "sweep.csv", "sweep.html", "sweep.png"}
+    assert {"sweep.md", "sweep.csv", "sweep.html", "sweep.png"} <= artifacts
+    assert parent.data.tags["mlflow.runName"] == "shootout: 2 jobs, tiny"
+    assert (
+        parent.data.tags["best"] == "op-fp32 tiny 2x8"
+        and "| 3.00x |" in parent.data.tags["mlflow.note.content"]
+    )
 
 
 def test_logging_again_changes_nothing(store_uri: str, tmp_path: Path) -> None:
@@ -143,18 +150,76 @@ def test_a_failed_job_fails_the_parent_but_the_others_are_there(store_uri: str, 
     assert sorted(run.info.status for run in runs) == ["FAILED", "FAILED", "FINISHED"]
 
 
-def test_a_logging_that_breaks_off_leaves_no_half_run(
-    store_uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+STEPS = ("create_logged_model", "finalize_logged_model", "log_outputs", "log_batch", "log_table", "set_tag")
+
+
+@pytest.mark.parametrize("step", ["create_logged_model", "log_outputs", "set_tag"])
+def test_a_logging_that_breaks_off_is_completed_in_the_same_run(
+    store_uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str
 ) -> None:
+    """As when the store dies: from one step on every request fails, also that which would end the run."""
     tracking = Tracking(uri=store_uri, experiment="question")
     folder = saved(a_report(), tmp_path / "run")
+    record.log_run(saved(a_report(sps=1.0), tmp_path / "other"), tracking)
     with monkeypatch.context() as patch:
-        patch.setattr(mlflow_sink, "_log_dataset", lambda *arguments: 1 / 0)
+        for name in (*STEPS[STEPS.index(step) :], "set_terminated"):
+            patch.setattr(MlflowClient, name, lambda *arguments, **options: 1 / 0)
         with pytest.raises(UserError, match=r"tracking\.uri"):
             record.log_run(folder, tracking)
-    assert all_runs(store_uri)[1] == []
+    client, runs = all_runs(store_uri)
+    (half,) = [run for run in runs if run.info.status == "RUNNING"]
     record.log_run(folder, tracking)
-    assert [run.info.status for run in all_runs(store_uri)[1]] == ["FINISHED"]
+    record.log_run(folder, tracking)
+    client, runs = all_runs(store_uri)
+    assert len(runs) == 2 and {run.info.status for run in runs} == {"FINISHED"}
+    (run,) = [run for run in runs if run.info.run_id == half.info.run_id]
+    other = next(one for one in runs if one is not run)
+    assert set(run.data.metrics) == set(other.data.metrics) and run.data.params == other.data.params
+    assert {i.path for i in client.list_artifacts(run.info.run_id)} == {
+        i.path for i in client.list_artifacts(other.info.run_id)
+    }
+    assert len(run.inputs.dataset_inputs) == len(run.outputs.model_outputs) == 1
+    tables = [path.read_text() for path in (tmp_path / "store").glob("**/predictions_table.json")]
+    assert [len(json.loads(text)["data"]) for text in tables] == [4, 4]
+    history = client.get_metric_history(run.info.run_id, "throughput_sps")
+    assert len(history) == 1
+    models = client.search_logged_models([run.info.experiment_id])
+    assert [str(model.status) for model in models] == ["READY"] * 2
+
+
+def test_the_models_are_linked_with_speed_and_with_quality_on_the_dataset(
+    store_uri: str, tmp_path: Path
+) -> None:
+    bf16 = a_report("op", 150)
+    bf16 = dataclasses.replace(bf16, spec=dataclasses.replace(bf16.spec, precision="bf16"))
+    folder = a_sweep(tmp_path / "sweep", store_uri, [a_report("hf", 50), bf16])
+    assert log.main([str(folder)]) == 0
+    client, runs = all_runs(store_uri)
+    models = client.search_logged_models([runs[0].info.experiment_id])
+    found = {model.params["precision"]: model for model in models}
+    assert {model.name for model in models} == {"tiny hf-fp32", "tiny op-bf16"}
+    metrics = {metric.key: metric for metric in found["bf16"].metrics}
+    assert metrics["throughput_sps"].value == 150 and metrics["speedup"].value == 3.0
+    assert metrics["accuracy"].dataset_name == "synthetic" and metrics["accuracy"].dataset_digest == "d"
+    run = client.get_run(found["bf16"].source_run_id)
+    assert run.data.params["precision"] == "bf16"
+    (used,) = run.inputs.dataset_inputs
+    assert (used.dataset.name, used.dataset.digest) == ("synthetic", "d")
+    assert {(tag.key, tag.value) for tag in used.tags} == {("mlflow.data.context", "evaluation")}
+
+
+def test_a_sweep_that_was_killed_is_failed_and_says_so(store_uri: str, tmp_path: Path) -> None:
+    folder = a_sweep(tmp_path / "sweep", store_uri, [a_report("hf", 50)])
+    dataclasses.replace(record.Sweep.read(folder), complete=None).write(folder)
+    assert log.main([str(folder)]) == 0
+    _, runs = all_runs(store_uri)
+    (parent,) = [run for run in runs if "mlflow.parentRunId" not in run.data.tags]
+    assert parent.info.status == "FAILED" and parent.data.tags["failure"].startswith("killed")
+    record.end_sweep(folder, complete=True)
+    assert log.main([str(folder)]) == 0
+    _, runs = all_runs(store_uri)
+    (parent,) = [run for run in runs if "mlflow.parentRunId" not in run.data.tags]
+    assert parent.info.status == "FINISHED" and "failure" not in parent.data.tags
 
 
 @pytest.mark.parametrize(
@@ -191,3 +256,19 @@ def test_a_folder_without_results_is_a_wrong_command_line(
 ) -> None:
     assert log.main([str(tmp_path)]) == 2
     assert "holds no run and no sweep" in capsys.readouterr().out
+
+
+def test_the_saved_view_names_columns_that_runs_have(store_uri: str, tmp_path: Path) -> None:
+    folder = a_sweep(tmp_path / "sweep", store_uri, [a_report("hf", 50), a_report("op", 150)])
+    assert log.main([str(folder)]) == 0
+    client, runs = all_runs(store_uri)
+    experiment = client.get_experiment(runs[0].info.experiment_id)
+    view = json.loads(experiment.tags["mlflow.sharedViewState.compare"])
+    data = [run.data for run in runs]
+    for column in [*view["selectedColumns"], view["orderByKey"]]:
+        kind, name = column.replace("`", "").split(".", 1)
+        assert any(name in getattr(of_run, kind) for of_run in data), column
+    assert (
+        mlflow_view.address("http://host/", "3")
+        == "http://host/#/experiments/3/runs?viewStateShareKey=compare"
+    )

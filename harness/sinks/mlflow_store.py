@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from harness.errors import UserError
 from harness.secrets import redact, reveal
+from harness.sinks import mlflow_process, mlflow_view
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -75,19 +76,27 @@ def _connect(real: str, shown: str, experiment: str) -> Store:
     from mlflow import MlflowClient
 
     client = MlflowClient(tracking_uri=real)
+    mlflow_process.end_runs_of_gone_processes(client)
     found = client.get_experiment_by_name(experiment)
     if found is not None and found.lifecycle_stage == "deleted":
         client.restore_experiment(found.experiment_id)
     if found is not None:
+        _tag_experiment(client, found.experiment_id, found.tags)
         return Store(client, found.experiment_id, shown)
     location = None
     if real.startswith(SQLITE):
         # Otherwise artifacts go to ./mlruns of whatever directory the user is in.
         location = (Path(real.removeprefix(SQLITE)).parent / "mlartifacts" / experiment).as_uri()
     created = client.create_experiment(experiment, artifact_location=location)
-    for key, value in UI_TAGS.items():
-        client.set_experiment_tag(created, key, value)
+    _tag_experiment(client, created, {})
     return Store(client, created, shown)
+
+
+def _tag_experiment(client: MlflowClient, experiment_id: str, present: dict[str, str]) -> None:
+    """What somebody has set already is left as it is."""
+    for key, value in {**UI_TAGS, **mlflow_view.tags()}.items():
+        if key not in present:
+            client.set_experiment_tag(experiment_id, key, value)
 
 
 @contextlib.contextmanager
