@@ -177,6 +177,26 @@ void bench_rows(const Options& options, const Kernels& tier, ElementType type, s
   free_huge(packed);
 }
 
+// bf16 rows quantized to u8, as before the attention output and the last linear layer.
+void bench_quantize(const Options& options, const Kernels& tier, std::int64_t rows, std::int64_t columns) {
+  const std::int64_t tiles = k_tiles(ElementType::u8, columns);
+  std::byte* source = zeroed(rows * columns * 2);
+  std::byte* packed = zeroed(activation_bytes(rows, tiles));
+  std::vector<RowScale> row_scale(rows * chunk_count(ElementType::u8, tiles));
+  const QuantizeArgs args{.source_type = ElementType::bf16,
+                          .source = source,
+                          .columns = columns,
+                          .row_begin = 0,
+                          .row_end = rows,
+                          .packed = {ElementType::u8, packed, tiles, row_scale.data(), nullptr}};
+  const double seconds = median_seconds(options.seconds, [&] { tier.quantize(args); });
+  char what[96];
+  std::snprintf(what, sizeof what, "quantize bf16 %ld x %ld", static_cast<long>(rows), static_cast<long>(columns));
+  print_row(what, seconds, static_cast<double>(rows * columns), 0.0, static_cast<double>(rows * columns * 3));
+  free_huge(source);
+  free_huge(packed);
+}
+
 Options parse(int argc, char** argv) {
   Options options;
   for (int i = 1; i < argc; ++i) {
@@ -193,8 +213,7 @@ Options parse(int argc, char** argv) {
 
 void run(const Options& options) {
   const Kernels& tier = kernels(options.isa);
-  std::printf("tier %s (kernels %s), one thread; a layer norm's rate counts elements\n", isa_name(options.isa),
-              tier.name);
+  std::printf("tier %s (kernels %s), one thread; row operations count elements\n", isa_name(options.isa), tier.name);
   tier.enter();
   for (const ElementType type : {ElementType::f32, ElementType::bf16, ElementType::u8}) {
     const double peak_rate = peak(tier, type);
@@ -209,6 +228,9 @@ void run(const Options& options) {
       for (const std::int64_t seq_len : {32, 128, 512}) bench_attention(options, tier, type, peak_rate, seq_len, 64);
     }
     bench_rows(options, tier, type, 256, 768);
+    if (type == ElementType::u8) {
+      for (const std::int64_t columns : {768, 3072}) bench_quantize(options, tier, 256, columns);
+    }
   }
   tier.leave();
 }

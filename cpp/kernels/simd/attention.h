@@ -111,6 +111,7 @@ BERT_OP_INLINE float softmax_row(float* scores, const float* mask, const Attenti
   const float scale = a.scale;
   for (std::int64_t i = a.seq_len; i < padded; ++i) scores[i] = -__builtin_inff();
   Vec high = set(-__builtin_inff());
+  float factor = 1.0f;  // what the scores still have to be multiplied with
   if (mask != nullptr) {
     std::int64_t i = 0;
     for (; i + kLanes <= a.seq_len; i += kLanes) {
@@ -125,20 +126,17 @@ BERT_OP_INLINE float softmax_row(float* scores, const float* mask, const Attenti
     }
     high = vmax(set(rest), high);
   } else {
-    for (std::int64_t i = 0; i < padded; i += kLanes) {
-      const Vec s = load(scores + i) * scale;
-      store(scores + i, s);
-      high = vmax(s, high);
-    }
+    for (std::int64_t i = 0; i < padded; i += kLanes) high = vmax(load(scores + i), high);
+    factor = scale;
   }
-  const float top = reduce_max(high);
+  const float top = reduce_max(high) * factor;
   const bool none = top == -__builtin_inff();
   const float shift = none ? 0.0f : top;
   Vec sum = set(0.0f);
   constexpr std::int64_t kPerTile = elements_per_tile_row(T::type);
   std::byte* to = weights + row / kTileRows * (padded / kPerTile) * kTileBytes + row % kTileRows * kTileRowBytes;
   for (std::int64_t i = 0; i < padded; i += kLanes) {
-    const Vec x = load(scores + i) - shift;
+    const Vec x = load(scores + i) * factor - shift;
     // The factor comes last: before, a mask of the lowest float would overflow.
     const Vec e = kFast ? exp2_fast(x * 1.44269504088896341f) : exp_accurate(x);
     sum += e;

@@ -6,22 +6,77 @@ BERT_OP_INLINE std::byte* tile_row(const PackedRows& packed, std::int64_t row) {
   return packed.tiles + row / kTileRows * packed.tile_count * kTileBytes + row % kTileRows * kTileRowBytes;
 }
 
-BERT_OP_INLINE RowScale scale_of_range(float low, float high) {
-  const float scale = (high - low) * (1.0f / 255.0f);
-  return {scale, low};
+struct Bounds {
+  float low;
+  float high;
+};
+
+// Smallest and largest of a row's columns; NaN or infinite where any of them is.
+BERT_OP_INLINE Bounds bounds_of(F32, const std::byte* row, std::int64_t begin, std::int64_t end) {
+  Vec low = set(__builtin_inff()), high = set(-__builtin_inff()), poison = set(0.0f);
+  for (std::int64_t i = begin; i < end; i += kLanes) {
+    const Vec x = load(row + i * 4);
+    low = vmin(x, low);
+    high = vmax(x, high);
+    poison += x * 0.0f;  // the minimum of a NaN and a number is the number
+  }
+  return {reduce_min(low), reduce_max(high) + reduce_add(poison)};
 }
 
-// Reads a row of fp32 or bf16 as fp32.
-template <class Source>
-BERT_OP_INLINE Vec load_as_float(const std::byte* row, std::int64_t column) {
-  if constexpr (Source::type == ElementType::bf16) return load_bf16((const std::uint16_t*)row + column);
-  return load(row + column * 4);
+// bf16 are compared as integers, whose order is theirs once the magnitude of the negative ones is turned round; NaN is then
+// beyond infinity.
+BERT_OP_INLINE Bounds bounds_of(Bf16, const std::byte* row, std::int64_t begin, std::int64_t end) {
+  VecShort low = VecShort{} + 0x7fff, high = ~low;
+  for (std::int64_t i = begin; i < end; i += 2 * kLanes) {
+    const VecShort bits = load<VecShort>(row + i * 2);
+    const VecShort ordered = bits ^ ((bits >> 15) & 0x7fff);
+    low = ordered < low ? ordered : low;
+    high = ordered > high ? ordered : high;
+  }
+  const auto value = [](std::int16_t ordered) __attribute__((always_inline)) {
+    const auto bits = (std::uint16_t)(ordered ^ ((ordered >> 15) & 0x7fff));
+    return bit_cast<float>((std::uint32_t)bits << 16);
+  };
+  return {value(reduce_min(low)), value(reduce_max(high))};
 }
 
-// u8 = round((x - offset) / scale), a scale and an offset for each chunk. A row with NaN or infinity in it gets a NaN scale,
-// so that the result shows it.
+template <bool Clamp>
+BERT_OP_INLINE VecInt level_of(Vec x, float offset, float inverse) {
+  const Vec level = (x - offset) * inverse;
+  return round_to_int(Clamp ? vmin(set(255.0f), vmax(set(0.0f), level)) : level);
+}
+
+// u8 = round((x - offset) * inverse) of 2 * kLanes columns. Within its own bounds a row needs no clamp.
+template <bool Clamp>
+BERT_OP_INLINE void store_levels(F32, std::byte* to, const std::byte* from, float offset, float inverse) {
+  for (int v = 0; v < 2; ++v) {
+    const VecInt level = level_of<Clamp>(load(from + v * kLanes * 4), offset, inverse);
+    store_u8((std::uint8_t*)to + v * kLanes, level);
+  }
+}
+
+// Neighbours share 32 bits: both are worked out in place, so that no lane has to move until the last step.
+template <bool Clamp>
+BERT_OP_INLINE void store_levels(Bf16, std::byte* to, const std::byte* from, float offset, float inverse) {
+  const VecUint pairs = load<VecUint>(from);
+  const VecUint even = (VecUint)level_of<Clamp>(bit_cast<Vec>(pairs << 16), offset, inverse);
+  const VecUint odd = (VecUint)level_of<Clamp>(bit_cast<Vec>(pairs & 0xffff0000u), offset, inverse);
+  store(to, __builtin_convertvector(bit_cast<VecShort>((even & 0xffffu) | (odd << 16)), VecShortByte));
+}
+
+template <bool Clamp, class Source>
+BERT_OP_INLINE void quantize_chunk(Source source, std::byte* to, const std::byte* from, std::int64_t begin,
+                                   std::int64_t end, float offset, float inverse) {
+  for (std::int64_t i = begin; i < end; i += 2 * kLanes) {
+    store_levels<Clamp>(source, to + i / kTileRowBytes * kTileBytes + i % kTileRowBytes,
+                        from + i * element_bytes(Source::type), offset, inverse);
+  }
+}
+
+// A scale and an offset for each chunk of a row. A chunk with NaN or infinity in it gets a NaN scale, so that the result
+// shows it.
 template <class Source>
-BERT_OP_INLINE void quantize_row(const std::byte* source, std::int64_t columns, std::int64_t row,
+BERT_OP_INLINE void quantize_row(const std::byte* from, std::int64_t columns, std::int64_t row,
                                  const PackedRows& packed) {
   const std::int64_t chunk_columns = chunk_tiles(ElementType::u8, packed.tile_count) * kTileRowBytes;
   const std::int64_t chunks = chunk_count(ElementType::u8, packed.tile_count);
@@ -29,23 +84,17 @@ BERT_OP_INLINE void quantize_row(const std::byte* source, std::int64_t columns, 
   for (std::int64_t chunk = 0; chunk < chunks; ++chunk) {
     const std::int64_t begin = chunk * chunk_columns;
     const std::int64_t end = begin + chunk_columns < columns ? begin + chunk_columns : columns;
-    Vec low = set(__builtin_inff()), high = set(-__builtin_inff()), poison = set(0.0f);
-    for (std::int64_t i = begin; i < end; i += kLanes) {
-      const Vec x = load_as_float<Source>(source, i);
-      low = vmin(x, low);
-      high = vmax(x, high);
-      poison += x * 0.0f;
+    const Bounds own = bounds_of(Source{}, from, begin, end);
+    const bool fixed = packed.static_range != nullptr;
+    const float low = fixed ? packed.static_range[0] : own.low, high = fixed ? packed.static_range[1] : own.high;
+    const float scale = (high - low) * (1.0f / 255.0f);
+    const float inverse = scale > 0.0f ? 1.0f / scale : 0.0f;
+    if (fixed) {
+      quantize_chunk<true>(Source{}, to, from, begin, end, low, inverse);
+    } else {
+      quantize_chunk<false>(Source{}, to, from, begin, end, low, inverse);
     }
-    RowScale row_scale = packed.static_range != nullptr ? scale_of_range(packed.static_range[0], packed.static_range[1])
-                                                        : scale_of_range(reduce_min(low), reduce_max(high));
-    const float inverse = row_scale.scale > 0.0f ? 1.0f / row_scale.scale : 0.0f;
-    for (std::int64_t i = begin; i < end; i += kLanes) {
-      const Vec x = load_as_float<Source>(source, i);
-      const Vec level = vmin(set(255.0f), vmax(set(0.0f), (x - row_scale.offset) * inverse));
-      store_u8((std::uint8_t*)to + i / kTileRowBytes * kTileBytes + i % kTileRowBytes, round_to_int(level));
-    }
-    row_scale.scale += reduce_add(poison);
-    packed.row_scale[row * chunks + chunk] = row_scale;
+    packed.row_scale[row * chunks + chunk] = {scale + (own.low - own.low) + (own.high - own.high), low};
   }
   for (std::int64_t i = columns; i < packed.tile_count * kTileRowBytes; i += kLanes) {
     store_u8((std::uint8_t*)to + i / kTileRowBytes * kTileBytes + i % kTileRowBytes, set_int(0));
@@ -63,24 +112,31 @@ BERT_OP_INLINE void pack_row(const float* x, std::int64_t columns, std::int64_t 
   }
 }
 
+// term(0) + term(kLanes) + ... below n, which is a multiple of 32; in four sums, because an addition takes four cycles.
+template <class Term>
+BERT_OP_INLINE float sum_over(std::int64_t n, Term term) {
+  Vec sums[4] = {};
+  std::int64_t i = 0;
+  for (; i + 4 * kLanes <= n; i += 4 * kLanes) {
+    for (int v = 0; v < 4; ++v) sums[v] += term(i + v * kLanes);
+  }
+  for (; i < n; i += kLanes) sums[0] += term(i);
+  return reduce_add((sums[0] + sums[1]) + (sums[2] + sums[3]));
+}
+
 void layer_norm(const LayerNormArgs& args) {
   const std::int64_t n = args.hidden_size;
   for (std::int64_t row = args.row_begin; row < args.row_end; ++row) {
     float* x = args.x + args.rows[row] * n;
     if (args.gamma != nullptr) {
-      Vec sum = set(0.0f), sum2 = set(0.0f);
-      for (std::int64_t i = 0; i < n; i += 2 * kLanes) {  // n is a multiple of 32
-        sum += load(x + i);
-        sum2 += load(x + i + kLanes);
-      }
-      const float mean = reduce_add(sum + sum2) / (float)n;
-      Vec squares = set(0.0f), squares2 = set(0.0f);
-      for (std::int64_t i = 0; i < n; i += 2 * kLanes) {
-        const Vec d = load(x + i) - mean, d2 = load(x + i + kLanes) - mean;
-        squares += d * d;
-        squares2 += d2 * d2;
-      }
-      const float variance = reduce_add(squares + squares2) / (float)n;
+      const float mean =
+          sum_over(n, [x](std::int64_t i) __attribute__((always_inline)) { return load(x + i); }) / (float)n;
+      const float variance = sum_over(n,
+                                      [x, mean](std::int64_t i) __attribute__((always_inline)) {
+                                        const Vec d = load(x + i) - mean;
+                                        return d * d;
+                                      }) /
+                             (float)n;
       const float inverse = 1.0f / __builtin_sqrtf(variance + args.eps);
       for (std::int64_t i = 0; i < n; i += kLanes) {
         store(x + i, (load(x + i) - mean) * inverse * load(args.gamma + i) + load(args.beta + i));

@@ -17,6 +17,8 @@ typedef std::int32_t VecInt __attribute__((vector_size(kLanes * 4)));
 typedef std::uint32_t VecUint __attribute__((vector_size(kLanes * 4)));
 typedef std::uint16_t VecHalf __attribute__((vector_size(kLanes * 2)));
 typedef std::uint8_t VecByte __attribute__((vector_size(kLanes)));
+typedef std::int16_t VecShort __attribute__((vector_size(kLanes * 4)));  // twice as many lanes as a Vec
+typedef std::uint8_t VecShortByte __attribute__((vector_size(kLanes * 2)));
 
 #define BERT_OP_INLINE inline __attribute__((always_inline))
 
@@ -84,22 +86,37 @@ BERT_OP_INLINE VecInt round_to_int(Vec value) {
 
 BERT_OP_INLINE Vec to_float(VecInt value) { return __builtin_convertvector(value, Vec); }
 
-BERT_OP_INLINE float reduce_add(Vec v) {
-  float sum = 0.0f;
-  for (int i = 0; i < kLanes; ++i) sum += v[i];
-  return sum;
+template <class V, int... Index>
+BERT_OP_INLINE auto combine_halves(V v, auto combine, std::integer_sequence<int, Index...>) {
+  constexpr int kHalf = sizeof...(Index);
+  return combine(__builtin_shufflevector(v, v, Index...), __builtin_shufflevector(v, v, (Index + kHalf)...));
 }
 
-BERT_OP_INLINE float reduce_max(Vec v) {
-  float best = v[0];
-  for (int i = 1; i < kLanes; ++i) best = v[i] > best ? v[i] : best;
-  return best;
+// One scalar from all lanes, halving the vector: a chain through 16 lanes would take longer than a short row of softmax.
+template <class V>
+BERT_OP_INLINE auto reduce(V v, auto combine) {
+  constexpr int kCount = sizeof(V) / sizeof(v[0]);
+  if constexpr (kCount == 1) {
+    return v[0];
+  } else {
+    return reduce(combine_halves(v, combine, std::make_integer_sequence<int, kCount / 2>{}), combine);
+  }
 }
 
-BERT_OP_INLINE float reduce_min(Vec v) {
-  float best = v[0];
-  for (int i = 1; i < kLanes; ++i) best = v[i] < best ? v[i] : best;
-  return best;
+template <class V>
+BERT_OP_INLINE auto reduce_add(V v) {
+  return reduce(v, [](auto a, auto b) __attribute__((always_inline)) { return a + b; });
+}
+
+// Where a lane is NaN, the result is any of the lanes.
+template <class V>
+BERT_OP_INLINE auto reduce_max(V v) {
+  return reduce(v, [](auto a, auto b) __attribute__((always_inline)) { return a > b ? a : b; });
+}
+
+template <class V>
+BERT_OP_INLINE auto reduce_min(V v) {
+  return reduce(v, [](auto a, auto b) __attribute__((always_inline)) { return a < b ? a : b; });
 }
 
 BERT_OP_INLINE Vec load_bf16(const std::uint16_t* from) {
