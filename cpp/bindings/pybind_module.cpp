@@ -3,7 +3,9 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
+#include <algorithm>
 #include <chrono>
+#include <cmath>
 #include <cstring>
 #include <optional>
 #include <string>
@@ -49,21 +51,43 @@ std::vector<std::int64_t> consecutive(std::int64_t count) {
   return rows;
 }
 
-void require_2d(const Floats& array, const char* name) {
-  if (array.ndim() != 2) throw std::invalid_argument(std::string(name) + " must have two dimensions");
+void require(bool holds, const char* what) {
+  if (!holds) throw std::invalid_argument(what);
+}
+
+bool is_matrix(const Floats& array, py::ssize_t rows, py::ssize_t columns) {
+  return array.ndim() == 2 && array.shape(0) == rows && array.shape(1) == columns;
+}
+
+bool is_vector(const Floats& array, py::ssize_t size) { return array.ndim() == 1 && array.shape(0) == size; }
+
+// A matrix that is not empty, with a multiple of 32 columns: what the kernels take.
+void require_matrix(const Floats& array, const char* problem) {
+  require(array.ndim() == 2 && array.size() > 0 && array.shape(1) % 32 == 0, problem);
+}
+
+// Round to nearest even; NaN stays NaN.
+std::uint16_t to_bf16(float value) {
+  std::uint32_t bits;
+  std::memcpy(&bits, &value, 4);
+  if (std::isnan(value)) return static_cast<std::uint16_t>((bits >> 16) | 0x40u);
+  return static_cast<std::uint16_t>((bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16);
 }
 
 Floats gemm(const Floats& a, const Floats& weight, const Floats& bias, const std::string& type_name,
             const std::string& activation, const std::string& out_type_name, const std::optional<std::string>& isa) {
-  require_2d(a, "a");
-  require_2d(weight, "weight");
+  require_matrix(a, "a must be (rows, k), not empty, with k a multiple of 32");
+  require_matrix(weight, "weight must be (n, k), not empty, with k a multiple of 32");
   const std::int64_t rows = a.shape(0), k = a.shape(1), n = weight.shape(0);
-  if (weight.shape(1) != k || bias.size() != n || n % kPanelColumns != 0 || k % 32 != 0) {
-    throw std::invalid_argument("weight must be (n, k) and bias (n), n and k multiples of 32");
-  }
+  require(is_matrix(weight, n, k) && is_vector(bias, n) && n % kPanelColumns == 0,
+          "weight must be (n, k) with the k of a, and bias (n), with n a multiple of 32");
   const Kernels& tier = kernels_of(isa);
   const ElementType type = parse_type(type_name), out_type = parse_type(out_type_name);
-  if (out_type == ElementType::u8) throw std::invalid_argument("out_type must be f32 or bf16");
+  const Activation applied = activation == "none" ? Activation::none : parse_activation(activation);
+  require(out_type != ElementType::u8, "out_type must be f32 or bf16");
+  // Packing rounds and quantizes, which NaN and infinity would not survive.
+  require(std::all_of(weight.data(), weight.data() + weight.size(), [](float w) { return std::isfinite(w); }),
+          "weight contains NaN or infinity");
   const std::int64_t tiles = k_tiles(type, k), chunks = chunk_count(type, tiles);
   Buffer packed_b(static_cast<std::size_t>(n / kPanelColumns * tiles * kPanelTileBytes));
   Buffer packed_a(static_cast<std::size_t>(activation_bytes(rows, tiles)));
@@ -99,7 +123,7 @@ Floats gemm(const Floats& a, const Floats& weight, const Floats& bias, const std
                 .panel_begin = 0,
                 .panel_end = n / kPanelColumns,
                 .partial = partial.data()};
-  args.activation = activation == "none" ? Activation::none : parse_activation(activation);
+  args.activation = applied;
   args.out_type = out_type;
   args.out = store_rows(raw.data(), out_type, n);
   tier.gemm(args);
@@ -122,23 +146,20 @@ Floats gemm(const Floats& a, const Floats& weight, const Floats& bias, const std
 // One head. q, k, v: (seq_len, head_size); mask: none, (seq_len) or (seq_len, seq_len), added to the scaled scores.
 Floats attention(const Floats& q, const Floats& k, const Floats& v, const std::optional<Floats>& mask, float scale,
                  const std::string& type_name, const std::optional<std::string>& isa) {
-  require_2d(q, "q");
+  require_matrix(q, "q must be (seq_len, head_size), not empty, with head_size a multiple of 32");
   const std::int64_t seq_len = q.shape(0), head_size = q.shape(1);
   const ElementType type = parse_type(type_name);
-  if (type == ElementType::u8 || head_size % 32 != 0)
-    throw std::invalid_argument("type must be f32 or bf16, head_size a multiple of 32");
-  if (k.size() != q.size() || v.size() != q.size()) throw std::invalid_argument("q, k and v must have the same shape");
-  if (mask && mask->size() != seq_len && mask->size() != seq_len * seq_len)
-    throw std::invalid_argument("mask must have seq_len or seq_len * seq_len elements");
+  require(type != ElementType::u8, "type must be f32 or bf16");
+  require(is_matrix(k, seq_len, head_size) && is_matrix(v, seq_len, head_size), "q, k and v must have the same shape");
+  require(!mask || is_vector(*mask, seq_len) || is_matrix(*mask, seq_len, seq_len),
+          "mask must be (seq_len) or (seq_len, seq_len)");
   const Kernels& tier = kernels_of(isa);
   const auto convert = [&](const Floats& from, std::byte* to) {
     for (py::ssize_t i = 0; i < from.size(); ++i) {
-      std::uint32_t bits;
-      std::memcpy(&bits, from.data() + i, 4);
       if (type == ElementType::f32) {
-        std::memcpy(to + i * 4, &bits, 4);
+        std::memcpy(to + i * 4, from.data() + i, 4);
       } else {
-        const auto half = static_cast<std::uint16_t>((bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16);
+        const std::uint16_t half = to_bf16(from.data()[i]);
         std::memcpy(to + i * 2, &half, 2);
       }
     }
@@ -159,7 +180,7 @@ Floats attention(const Floats& q, const Floats& k, const Floats& v, const std::o
                   .head_size = head_size,
                   .scale = scale,
                   .mask = mask ? mask->data() : nullptr,
-                  .mask_row_stride = mask && mask->size() != seq_len ? seq_len : 0,
+                  .mask_row_stride = mask && mask->ndim() == 2 ? seq_len : 0,
                   .row_begin = 0,
                   .row_end = seq_len,
                   .scratch = scratch.memory,
@@ -173,10 +194,9 @@ Floats attention(const Floats& q, const Floats& k, const Floats& v, const std::o
 
 Floats layer_norm(const Floats& x, const Floats& gamma, const Floats& beta, float eps,
                   const std::optional<std::string>& isa) {
-  require_2d(x, "x");
-  if (x.shape(1) % 32 != 0 || gamma.size() != x.shape(1) || beta.size() != x.shape(1)) {
-    throw std::invalid_argument("x must be (rows, n) with n a multiple of 32, gamma and beta (n)");
-  }
+  require_matrix(x, "x must be (rows, n), not empty, with n a multiple of 32");
+  require(is_vector(gamma, x.shape(1)) && is_vector(beta, x.shape(1)), "gamma and beta must be (n), with the n of x");
+  require(std::isfinite(eps) && eps >= 0.0f, "eps must be a finite number of at least 0");
   Floats result({x.shape(0), x.shape(1)});
   std::memcpy(result.mutable_data(), x.data(), static_cast<std::size_t>(x.size()) * 4);
   const auto rows = consecutive(x.shape(0));
@@ -187,6 +207,7 @@ Floats layer_norm(const Floats& x, const Floats& gamma, const Floats& beta, floa
 
 // Operations per second of the tier's densest multiply-add on registers, over about `seconds`.
 double measure_peak(const std::string& type_name, double seconds, const std::optional<std::string>& isa) {
+  require(seconds >= 0.0 && seconds <= 60.0, "seconds must be from 0 to 60");
   const Kernels& tier = kernels_of(isa);
   const ElementType type = parse_type(type_name);
   using Clock = std::chrono::steady_clock;

@@ -1,17 +1,20 @@
 #include "encoder/arena.h"
 
+#include <cstddef>
 #include <cstring>
 #include <stdexcept>
+#include <string>
 
 namespace bert_op {
 namespace {
 
-constexpr char kMagic[8] = {'B', 'E', 'R', 'T', 'O', 'P', '0', '1'};  // the digits are the version of the layout
+constexpr char kMagic[8] = {'B', 'E', 'R', 'T', 'O', 'P', '0', '2'};  // the digits are the version of the layout
 constexpr std::size_t kHeadBytes = 4096;
 constexpr std::size_t kAlign = 4096;
 
 struct Head {
   char magic[8];
+  std::uint64_t checksum;  // of all bytes of the head that follow it
   std::uint64_t bytes;
   std::int64_t num_layers;
   std::int64_t hidden_size;
@@ -24,6 +27,17 @@ struct Head {
   std::uint8_t unused;
 };
 static_assert(sizeof(Head) <= kHeadBytes);
+
+// FNV-1a on words of 8 bytes. A word that changes alone always changes it, since each step is a bijection of the state.
+std::uint64_t checksum_of(const std::byte* arena) {
+  std::uint64_t sum = 0xcbf29ce484222325u;
+  for (std::size_t at = offsetof(Head, bytes); at < kHeadBytes; at += 8) {
+    std::uint64_t word;
+    std::memcpy(&word, arena + at, 8);
+    sum = (sum ^ word) * 0x100000001b3u;
+  }
+  return sum;
+}
 
 // Hands out consecutive pieces; with a null base it only counts.
 class Cursor {
@@ -99,6 +113,8 @@ void write_head(std::byte* arena, const ModelShape& shape) {
   head.static_quantization = shape.static_quantization ? 1 : 0;
   std::memset(arena, 0, kHeadBytes);
   std::memcpy(arena, &head, sizeof head);
+  head.checksum = checksum_of(arena);
+  std::memcpy(arena, &head, sizeof head);
 }
 
 ModelShape read_head(const std::byte* arena, std::size_t bytes) {
@@ -108,7 +124,9 @@ ModelShape read_head(const std::byte* arena, std::size_t bytes) {
   if (std::memcmp(head.magic, kMagic, sizeof kMagic) != 0) {
     throw std::invalid_argument("packed: not the result of bert_op::prepack, or that of another version of it");
   }
-  if (head.precision > 3 || head.activation > static_cast<std::uint8_t>(Activation::relu)) {
+  // The checksum finds damage; the checks behind it keep a head that was made up from leading out of the arena.
+  if (head.checksum != checksum_of(arena) || head.precision > 3 ||
+      head.activation > static_cast<std::uint8_t>(Activation::relu)) {
     throw std::invalid_argument("packed: its head is damaged");
   }
   const ModelShape shape{.precision = static_cast<Precision>(head.precision),

@@ -44,7 +44,7 @@ std::size_t arena_bytes(const ModelShape& shape);
 // Writes the head of an arena. `arena` has arena_bytes(shape) bytes.
 void write_head(std::byte* arena, const ModelShape& shape);
 
-// Reads and checks the head. Throws std::invalid_argument when these are not the bytes of a packed model.
+// Reads and checks the head, every byte of it. Throws std::invalid_argument when these are not the bytes of a packed model.
 ModelShape read_head(const std::byte* arena, std::size_t bytes);
 
 // The views of layer `index`. Kernels only read them.
