@@ -1,12 +1,14 @@
 // The operators torch.ops.bert_op.*: functional, on plain tensors. The only file that knows torch.
 #include <ATen/ATen.h>
 #include <ATen/Parallel.h>
+#include <pthread.h>
 #include <torch/csrc/autograd/autograd_not_implemented_fallback.h>
 #include <torch/library.h>
 
 #include <atomic>
 #include <cmath>
 #include <cstring>
+#include <future>
 #include <limits>
 
 #include "bindings/info.h"
@@ -59,6 +61,14 @@ std::string shape_text(at::IntArrayRef sizes) {
   return text + ")";
 }
 
+// Tensors that claim to be on the CPU may still have no memory: fake tensors and those of zeros that are never written.
+const void* data_of(const at::Tensor& tensor, const char* name) {
+  const void* data = tensor.const_data_ptr();
+  TORCH_CHECK(data != nullptr || tensor.numel() == 0, "bert_op: ", name,
+              " has no data: it is a fake tensor, or one of zeros without memory");
+  return data;
+}
+
 std::string tensor_name(int64_t layer, int64_t index) {
   return "layer." + std::to_string(layer) + "." + kTensorNames[index];
 }
@@ -87,9 +97,10 @@ ModelShape shape_of(at::TensorList weights, int64_t num_heads, c10::string_view 
               "bert_op::prepack: quantization_factors must be empty or have 8 numbers for each of the ", layers,
               " layers (min, max of the inputs of QKV, attention output, intermediate, output), got ", factors.size());
   for (std::size_t i = 0; i + 1 < factors.size(); i += 2) {
-    TORCH_CHECK(std::isfinite(factors[i]) && std::isfinite(factors[i + 1]) && factors[i] < factors[i + 1],
-                "bert_op::prepack: quantization_factors[", i, "] and [", i + 1, "] are ", factors[i], " and ",
-                factors[i + 1], ": each pair must be a finite minimum and a larger maximum");
+    const auto low = static_cast<float>(factors[i]), high = static_cast<float>(factors[i + 1]);
+    TORCH_CHECK(std::isfinite(high - low) && factors[i] <= factors[i + 1], "bert_op::prepack: quantization_factors[", i,
+                "] and [", i + 1, "] are ", factors[i], " and ", factors[i + 1],
+                ": each pair must be a minimum and a maximum not below it, finite in fp32");
   }
   const int64_t h = shape.hidden_size, f = shape.intermediate_size;
   const std::vector<std::vector<int64_t>> expected = {{h, h}, {h}, {h, h}, {h}, {h, h}, {h}, {h, h}, {h},
@@ -108,7 +119,7 @@ ModelShape shape_of(at::TensorList weights, int64_t num_heads, c10::string_view 
 }
 
 bool all_finite(const at::Tensor& tensor) {
-  const float* data = tensor.const_data_ptr<float>();
+  const auto* data = static_cast<const float*>(data_of(tensor, "a weight"));
   float poison = 0.0f;
   for (int64_t i = 0; i < tensor.numel(); ++i) poison += data[i] * 0.0f;
   return poison == 0.0f;
@@ -150,12 +161,16 @@ std::vector<at::Tensor> prepack(at::TensorList weights, int64_t num_heads, c10::
     std::memset(arena, 0, bytes);
     write_head(arena, shape);
     std::atomic<int64_t> next{0};
-    run_parallel(at::get_num_threads(), [&](int, int) {
-      const at::AutoDispatchBelowADInplaceOrView guard;
-      for (int64_t index = next++; index < shape.num_layers; index = next++) {
-        pack_one_layer(shape, arena, index, weights, factors);
-      }
-    });
+    const auto pack_all = [&, threads = at::get_num_threads()] {
+      run_parallel(threads, [&](int, int) {
+        const at::AutoDispatchBelowADInplaceOrView guard;
+        for (int64_t index = next++; index < shape.num_layers; index = next++) {
+          pack_one_layer(shape, arena, index, weights, factors);
+        }
+      });
+    };
+    // By a thread of its own, with which its OpenMP pool ends: who only loads a model may fork and use threads after.
+    std::async(std::launch::async, pack_all).get();
     return std::vector<at::Tensor>{packed};
   });
 }
@@ -164,6 +179,10 @@ std::vector<at::Tensor> prepack_meta(at::TensorList weights, int64_t num_heads, 
                                      double layer_norm_eps, c10::string_view precision, at::ArrayRef<double> factors) {
   return with_torch_errors([&] {
     const ModelShape shape = shape_of(weights, num_heads, hidden_act, layer_norm_eps, precision, factors);
+    for (const at::Tensor& weight : weights) {
+      TORCH_CHECK(weight.is_meta(), "bert_op::prepack: weights must all be on one device, but are on meta and on ",
+                  weight.device());
+    }
     return std::vector<at::Tensor>{
         at::empty({static_cast<int64_t>(arena_bytes(shape))}, at::TensorOptions(at::kByte).device(at::kMeta))};
   });
@@ -171,18 +190,39 @@ std::vector<at::Tensor> prepack_meta(at::TensorList weights, int64_t num_heads, 
 
 // ---- encoder ---------------------------------------------------------------------------------------------------------
 
-ModelShape packed_shape(at::TensorList packed) {
-  TORCH_CHECK(packed.size() == 1 && packed[0].scalar_type() == at::kByte && packed[0].dim() == 1 &&
-                  packed[0].is_contiguous() && packed[0].device().is_cpu(),
-              "bert_op: packed must be the result of bert_op::prepack: a list of one 1-D contiguous uint8 CPU tensor");
-  return read_head(static_cast<const std::byte*>(packed[0].const_data_ptr()),
-                   static_cast<std::size_t>(packed[0].numel()));
+// Consecutive layers of one precision.
+struct Segment {
+  const std::byte* arena;
+  ModelShape shape;
+  int64_t bytes;
+};
+
+// A packed model is one or more segments that run one after the other.
+std::vector<Segment> segments_of(at::TensorList packed) {
+  TORCH_CHECK(packed.size() > 0, "bert_op: packed is empty: give the results of bert_op::prepack");
+  std::vector<Segment> segments;
+  for (const at::Tensor& tensor : packed) {
+    TORCH_CHECK(
+        tensor.scalar_type() == at::kByte && tensor.dim() == 1 && tensor.is_contiguous() && tensor.device().is_cpu(),
+        "bert_op: packed must be results of bert_op::prepack: a list of 1-D contiguous uint8 CPU tensors");
+    const auto* arena = static_cast<const std::byte*>(data_of(tensor, "packed"));
+    TORCH_CHECK(reinterpret_cast<std::uintptr_t>(arena) % kTileRowBytes == 0, "bert_op: packed must be aligned to ",
+                kTileRowBytes, " bytes, as torch allocates it: give packed.clone()");
+    segments.push_back({arena, read_head(arena, static_cast<std::size_t>(tensor.numel())), tensor.numel()});
+    const ModelShape& first = segments.front().shape;
+    const ModelShape& shape = segments.back().shape;
+    TORCH_CHECK(shape.hidden_size == first.hidden_size && shape.num_heads == first.num_heads, "bert_op: packed[",
+                segments.size() - 1, "] has hidden_size ", shape.hidden_size, " and ", shape.num_heads,
+                " heads, but packed[0] has ", first.hidden_size, " and ", first.num_heads,
+                ": they are not layers of one model");
+  }
+  return segments;
 }
 
 // True when every query row of a (B, heads, S, S) mask is like the first.
 bool rows_alike(const at::Tensor& mask) {
   if (mask.stride(3) != 1) return false;
-  const auto* base = static_cast<const char*>(mask.const_data_ptr());
+  const auto* base = static_cast<const char*>(data_of(mask, "attention_mask"));
   const auto item = static_cast<int64_t>(mask.element_size());
   const auto row_bytes = static_cast<std::size_t>(mask.size(3) * item);
   for (int64_t b = 0; b < mask.size(0); ++b) {
@@ -233,36 +273,50 @@ void check_hidden_states(const at::Tensor& hidden_states) {
               "bert_op::encoder: hidden_states must be float32, bfloat16 or float16, not ", type);
 }
 
+void add_to(Profile& sum, const Profile& part) {
+  for (std::size_t i = 0; i < kPhases; ++i) {
+    sum.seconds[i] += part.seconds[i];
+    sum.operations[i] += part.operations[i];
+  }
+}
+
 at::Tensor run(const at::Tensor& hidden_states, const std::optional<at::Tensor>& attention_mask, at::TensorList packed,
                bool skip_padding, Profile* profile) {
   check_hidden_states(hidden_states);
   TORCH_CHECK(hidden_states.device().is_cpu(), "bert_op::encoder: hidden_states must be on the CPU, not on ",
               hidden_states.device());
-  const ModelShape shape = packed_shape(packed);
+  const std::vector<Segment> segments = segments_of(packed);
+  const ModelShape& shape = segments.front().shape;
   const int64_t batch = hidden_states.size(0), seq_len = hidden_states.size(1);
   TORCH_CHECK(hidden_states.size(2) == shape.hidden_size, "bert_op::encoder: hidden_states has shape ",
               shape_text(hidden_states.sizes()), ", but the packed model's hidden_size is ", shape.hidden_size);
-  const at::Tensor input = hidden_states.to(at::kFloat).contiguous();
-  at::Tensor result = at::empty(hidden_states.sizes(), at::kFloat);
-  if (result.numel() == 0) return result.to(hidden_states.scalar_type());
   at::Tensor mask_tensor;
   Mask mask;
   if (attention_mask.has_value() && attention_mask->defined()) {
     mask_tensor = additive_mask(*attention_mask, batch, shape.num_heads, seq_len);
     const auto stride = [&](int64_t dim) { return mask_tensor.size(dim) == 1 ? int64_t{0} : mask_tensor.stride(dim); };
-    mask = {mask_tensor.const_data_ptr<float>(), stride(0), stride(1), stride(2)};
+    mask = {static_cast<const float*>(data_of(mask_tensor, "attention_mask")), stride(0), stride(1), stride(2)};
   }
-  run_encoder({.arena = static_cast<const std::byte*>(packed[0].const_data_ptr()),
-               .shape = shape,
-               .hidden_states = input.const_data_ptr<float>(),
-               .result = result.mutable_data_ptr<float>(),
-               .batch = batch,
-               .seq_len = seq_len,
-               .mask = mask,
-               .skip_padding = skip_padding,
-               .threads = at::get_num_threads(),
-               .isa = active_isa(),
-               .profile = profile});
+  if (hidden_states.numel() == 0) return at::empty(hidden_states.sizes(), hidden_states.options());
+  at::Tensor input, result = hidden_states.to(at::kFloat).contiguous();
+  for (const Segment& segment : segments) {  // between them the rows stay in fp32
+    input = result;
+    result = at::empty(hidden_states.sizes(), at::kFloat);
+    data_of(result, "result");  // under a mode that makes fake tensors it has none
+    Profile part;
+    run_encoder({.arena = segment.arena,
+                 .shape = segment.shape,
+                 .hidden_states = static_cast<const float*>(data_of(input, "hidden_states")),
+                 .result = result.mutable_data_ptr<float>(),
+                 .batch = batch,
+                 .seq_len = seq_len,
+                 .mask = mask,
+                 .skip_padding = skip_padding,
+                 .threads = at::get_num_threads(),
+                 .isa = active_isa(),
+                 .profile = profile == nullptr ? nullptr : &part});
+    if (profile != nullptr) add_to(*profile, part);
+  }
   return result.to(hidden_states.scalar_type());
 }
 
@@ -271,8 +325,11 @@ at::Tensor encoder(const at::Tensor& hidden_states, const std::optional<at::Tens
   return with_torch_errors([&] { return run(hidden_states, attention_mask, packed, skip_padding, nullptr); });
 }
 
+// Also reached when only the mask or the packed model is on meta: the result would then be memory that nobody wrote.
 at::Tensor encoder_meta(const at::Tensor& hidden_states, const std::optional<at::Tensor>&, at::TensorList, bool) {
   check_hidden_states(hidden_states);
+  TORCH_CHECK(hidden_states.is_meta(), "bert_op::encoder: hidden_states are on ", hidden_states.device(),
+              ", but attention_mask or packed is on meta");
   return at::empty_symint(hidden_states.sym_sizes(), hidden_states.options());
 }
 
@@ -282,23 +339,32 @@ std::string build_info() {
   return with_torch_errors([] { return build_info_json(std::string("\"torch\": \"") + BERT_OP_TORCH_VERSION + "\""); });
 }
 
+std::string describe_segment(const Segment& segment) {
+  const ModelShape& shape = segment.shape;
+  const auto field = [](const char* name, const std::string& value) {
+    return std::string("\"") + name + "\": " + value;
+  };
+  const auto text = [](const std::string& value) { return "\"" + value + "\""; };
+  char eps[32];
+  std::snprintf(eps, sizeof eps, "%.9g", static_cast<double>(shape.layer_norm_eps));
+  return "{" + field("precision", text(precision_name(shape.precision))) + ", " +
+         field("num_layers", std::to_string(shape.num_layers)) + ", " +
+         field("hidden_size", std::to_string(shape.hidden_size)) + ", " +
+         field("num_heads", std::to_string(shape.num_heads)) + ", " +
+         field("intermediate_size", std::to_string(shape.intermediate_size)) + ", " +
+         field("hidden_act", text(activation_name(shape.activation))) + ", " + field("layer_norm_eps", eps) + ", " +
+         field("static_quantization", shape.static_quantization ? "true" : "false") + ", " +
+         field("bytes", std::to_string(segment.bytes)) + "}";
+}
+
+// An object for one segment, as most models are; for several a list of them, in the order in which they run.
 std::string describe(at::TensorList packed) {
   return with_torch_errors([&] {
-    const ModelShape shape = packed_shape(packed);
-    const auto field = [](const char* name, const std::string& value) {
-      return std::string("\"") + name + "\": " + value;
-    };
-    const auto text = [](const std::string& value) { return "\"" + value + "\""; };
-    char eps[32];
-    std::snprintf(eps, sizeof eps, "%.9g", static_cast<double>(shape.layer_norm_eps));
-    return "{" + field("precision", text(precision_name(shape.precision))) + ", " +
-           field("num_layers", std::to_string(shape.num_layers)) + ", " +
-           field("hidden_size", std::to_string(shape.hidden_size)) + ", " +
-           field("num_heads", std::to_string(shape.num_heads)) + ", " +
-           field("intermediate_size", std::to_string(shape.intermediate_size)) + ", " +
-           field("hidden_act", text(activation_name(shape.activation))) + ", " + field("layer_norm_eps", eps) + ", " +
-           field("static_quantization", shape.static_quantization ? "true" : "false") + ", " +
-           field("bytes", std::to_string(packed[0].numel())) + "}";
+    const std::vector<Segment> segments = segments_of(packed);
+    if (segments.size() == 1) return describe_segment(segments[0]);
+    std::string list;
+    for (const Segment& segment : segments) list += (list.empty() ? "" : ", ") + describe_segment(segment);
+    return "[" + list + "]";
   });
 }
 
@@ -318,6 +384,10 @@ std::string profile(const at::Tensor& hidden_states, const std::optional<at::Ten
     return "[" + rows + "]";
   });
 }
+
+// A child of fork() inherits the records of its parent's OpenMP pool, but not the threads, and its first parallel region
+// would wait for them forever, be it this op's or torch's own. So it begins with one thread, as DataLoader's workers do.
+[[maybe_unused]] const int kForkWatch = pthread_atfork(nullptr, nullptr, [] { at::set_num_threads(1); });
 
 }  // namespace
 
