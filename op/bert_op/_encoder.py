@@ -25,8 +25,9 @@ _DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 # eager.
 _ATTENTION = (None, "eager", "sdpa")
 
-# Passed to every encoder and read by none of the code that the operator replaces.
-_UNREAD = frozenset({"position_ids", "return_dict"})
+# Passed to encoders and read by none of the code that the operator replaces; BERT's own call, where a decoder
+# reads `use_cache`, names it.
+_UNREAD = frozenset({"position_ids", "return_dict", "use_cache"})
 
 _CALIBRATING = f"config.{FLAG} is set"
 
