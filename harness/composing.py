@@ -29,6 +29,10 @@ class Held:
         self._stack.close()
         sys.stderr.write(self.take())
 
+    def __reduce__(self) -> tuple[type, tuple[()]]:
+        """In a launcher's other process there is nothing to hold: a job there has been composed."""
+        return Held, ()
+
     def take(self) -> str:
         text = self._text.getvalue()
         self._text.seek(0)
