@@ -16,8 +16,9 @@ from omegaconf import DictConfig
 from rich.console import Console
 
 from harness import job, schema, sweep
-from harness.arguments import flags_first, quote_numbers
+from harness.arguments import flags_first, quote_numbers, refuse_swept_repetitions
 from harness.composing import Held, paragraph
+from harness.errors import UserError
 from harness.secrets import hide_arguments, redact
 
 INTERRUPTED = 130
@@ -27,8 +28,15 @@ def main() -> int:
     """Exit status: 0 every job finished, 1 a job failed, 2 wrong command line or configuration."""
     schema.register()
     conf = schema.ROOT / "conf"
+    try:
+        refuse_swept_repetitions(sys.argv[1:])
+    except UserError as problem:
+        print(f"error: {problem}", file=sys.stderr)
+        return job.WRONG_INPUT
     sys.argv[1:] = quote_numbers(flags_first(hide_arguments(sys.argv[1:])), conf)
     signal.signal(signal.SIGTERM, _interrupt)
+    if signal.getsignal(signal.SIGHUP) == signal.SIG_DFL:  # a closed terminal; under nohup it is ignored
+        signal.signal(signal.SIGHUP, _interrupt)
     os.environ.pop(sweep.VARIABLE, None)
     statuses: list[int] = []
     held = Held()

@@ -8,17 +8,27 @@ from pathlib import Path
 
 from harness.errors import UserError
 from harness.spec import (
+    ALLOCATORS,
     BACKENDS,
     GRAPHS,
+    LENGTHS,
+    LOADS,
+    PADDINGS,
     PRECISIONS,
     SOURCES,
     TASKS,
+    BatchSpec,
     HostSpec,
     ModelSpec,
     RunSpec,
     RunTimeSpec,
 )
 from harness.values import read_json
+
+# How torch's dynamic int8 can run: its operators are none that export or compile know.
+INT8_GRAPHS = ("eager", "jit")
+# What a p99 needs: harness.statistics.PERCENTILE_GATES.
+BOUND_QUERIES = 662
 
 
 def position_limit(model: ModelSpec) -> int | None:
@@ -47,7 +57,10 @@ def resolve(spec: RunSpec) -> RunSpec:
         data = dataclasses.replace(
             data, name=path.name, path=str(path), hub_id=None, hub_config=None, hub_split=None, shipped=None
         )
-    return dataclasses.replace(spec, model=model, data=data)
+    backend = spec.backend
+    if backend.python is not None:
+        backend = dataclasses.replace(backend, python=str(_absolute(backend.python)))
+    return dataclasses.replace(spec, model=model, data=data, backend=backend)
 
 
 def _absolute(path: str) -> Path:
@@ -59,16 +72,22 @@ def check(spec: RunSpec) -> RunSpec:
     spec = resolve(spec)
     _check_choice("precision", spec.precision, PRECISIONS)
     _check_choice("backend.name", spec.backend.name, tuple(BACKENDS))
-    _check_choice("backend.graph", spec.backend.graph, GRAPHS)
+    _check_choice("backend.graph", spec.backend.graph, GRAPHS[spec.backend.name])
     _check_choice("model.source", spec.model.source, SOURCES)
     _check_choice("model.task", spec.model.task, TASKS)
     _check_choice("batch.tokens", spec.batch.tokens, ("random", "text"))
+    _check_choice("batch.pad_to", spec.batch.pad_to, PADDINGS)
+    _check_choice("load.name", spec.load.name, LOADS)
+    _check_choice("host.allocator", spec.host.allocator, ALLOCATORS)
     _check_backend(spec)
     _check_model(spec.model)
     _check_data(spec)
     _check_batch(spec)
+    _check_lengths(spec.batch)
     _check_run_time(spec.run_time)
+    _check_load(spec)
     _check_host(spec.host)
+    _check_repetitions(spec)
     if not (spec.measure.accuracy or spec.measure.throughput):
         raise UserError("measure.accuracy", False, "there is nothing to measure", "Set measure=all")
     return spec
@@ -85,6 +104,11 @@ def _check_backend(spec: RunSpec) -> None:
         raise UserError(
             "precision", spec.precision, f"backend={spec.backend.name} cannot run it",
             f"Choose one of {', '.join(supported)}, or backend=op",
+        )  # fmt: skip
+    if spec.backend.name == "hf" and spec.precision == "fp32_qint8" and spec.backend.graph not in INT8_GRAPHS:
+        raise UserError(
+            "backend.graph", spec.backend.graph, "cannot capture torch's dynamic int8 layers",
+            f"Choose one of {', '.join(INT8_GRAPHS)}",
         )  # fmt: skip
     if spec.backend.skip_padding and spec.backend.name != "op":
         raise UserError(
@@ -150,6 +174,62 @@ def _check_batch(spec: RunSpec) -> None:
         )  # fmt: skip
 
 
+def _check_lengths(batch: BatchSpec) -> None:
+    lengths, listed = batch.lengths, isinstance(batch.lengths, list)
+    if not listed:
+        _check_choice("batch.lengths", lengths, LENGTHS)
+    elif not lengths or any(
+        type(length) is not int or not 1 <= length <= batch.seq_len for length in lengths
+    ):
+        raise UserError(
+            "batch.lengths", lengths, f"is no list of lengths from 1 to batch.seq_len={batch.seq_len}",
+            "Use e.g. batch.lengths=[16,32,64], or a longer batch.seq_len",
+        )  # fmt: skip
+    if batch.tokens == "text" and lengths != "fixed":
+        raise UserError(
+            "batch.lengths", lengths, "is given together with batch.tokens=text, whose lengths are its own",
+            "Give one of the two",
+        )  # fmt: skip
+    if batch.mean_length is not None and (
+        lengths != "mrpc-like" or not 1 <= batch.mean_length <= batch.seq_len
+    ):
+        raise UserError(
+            "batch.mean_length", batch.mean_length,
+            f"is no mean of batch.lengths={lengths} with batch.seq_len={batch.seq_len}",
+            "Use it with batch.lengths=mrpc-like, from 1 to batch.seq_len",
+        )  # fmt: skip
+
+
+def _check_load(spec: RunSpec) -> None:
+    load, run_time = spec.load, spec.run_time
+    if load.name == "single_stream" and spec.batch.size != 1:
+        raise UserError(
+            "batch.size",
+            spec.batch.size,
+            "is not 1, as load=single_stream needs it",
+            "Use batch=1, or load=offline",
+        )
+    if load.name != "server":
+        if load.rate is not None:
+            raise UserError("load.rate", load.rate, f"means nothing to load={load.name}", "Use load=server")
+        return
+    for setting, number in (("rate", load.rate), ("bound_ms", load.bound_ms)):
+        if number is not None and not 0 < number < float("inf"):
+            raise UserError(f"load.{setting}", number, "is not positive", "Use e.g. 100")
+    if not 0.001 <= load.resolution <= 0.5:
+        raise UserError("load.resolution", load.resolution, "is not within 0.001 and 0.5", "Use e.g. 0.05")
+    if load.rate is None and spec.host.instances > 1:
+        raise UserError(
+            "load.rate", None, "the highest rate cannot be searched by several instances at once",
+            "Give a rate, which they share, or use host.instances=1",
+        )  # fmt: skip
+    if load.rate is None and run_time.iterations is not None and run_time.iterations < BOUND_QUERIES:
+        raise UserError(
+            "run_time.iterations", run_time.iterations, "are too few queries to tell a p99 from",
+            f"Use at least {BOUND_QUERIES}, or run_time.seconds",
+        )  # fmt: skip
+
+
 def _check_run_time(run_time: RunTimeSpec) -> None:
     if run_time.seconds is not None and run_time.iterations is not None:
         raise UserError(
@@ -174,6 +254,16 @@ def _check_run_time(run_time: RunTimeSpec) -> None:
         raise UserError(
             "run_time.warmup_iterations", run_time.warmup_iterations, "is negative", "Use 0 or more"
         )
+
+
+def _check_repetitions(spec: RunSpec) -> None:
+    if spec.repetitions < 1:
+        raise UserError("repetitions", spec.repetitions, "is less than 1", "Use a number from 1 on")
+    if not 0 <= spec.repetition < spec.repetitions:
+        raise UserError(
+            "repetition", spec.repetition, f"is none of {spec.repetitions} repetitions",
+            "Leave it to the harness: repetitions=10 measures numbers 0 to 9",
+        )  # fmt: skip
 
 
 def _check_host(host: HostSpec) -> None:

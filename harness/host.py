@@ -1,4 +1,6 @@
-"""Where the measured process runs: cores and threads, decided before it starts."""
+"""Where the measured process runs: cores, threads, memory and allocator, decided before it starts and
+compared with what /proc says of it afterwards.
+"""
 
 from __future__ import annotations
 
@@ -8,19 +10,30 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from harness.errors import UserError
+from harness.report import Observed
 from harness.spec import HostSpec
 
 SYSTEM = Path("/sys/devices/system")
 # Tracking belongs to the parent; MLFLOW_RUN_ID would even make a child resume the parent's run.
 PRIVATE = ("MLFLOW_", "BERT_OP_TRACKING_", "BERT_OP_SWEEP")
+# Where distributions put the libraries that replace malloc: the name without its ending, and its package.
+LIBRARIES = (Path("/usr/lib"), Path("/usr/lib64"), Path("/usr/local/lib"))
+PACKAGES = {"jemalloc": "libjemalloc2", "tcmalloc": "libtcmalloc-minimal4"}
+# Of the process's own pages on host.numa's node: a few were there before the policy, or are shared.
+MIN_MEMORY_SHARE = 0.9
 
 
 @dataclass(frozen=True)
 class Placement:
-    """cores: CPUs that the process may use; None: those of its parent. threads: None is torch's choice."""
+    """cores: CPUs that the process may use; None: those of its parent. threads: None is torch's choice.
+
+    preload: library that replaces malloc, or None. numa: node that its memory has to come from, or None.
+    """
 
     cores: tuple[int, ...] | None
     threads: int | None
+    preload: str | None = None
+    numa: int | None = None
 
 
 def plan(host: HostSpec, available: frozenset[int]) -> list[Placement]:
@@ -31,8 +44,9 @@ def plan(host: HostSpec, available: frozenset[int]) -> list[Placement]:
         available: CPUs that this process may use.
     """
     cores = _wanted_cores(host, available)
+    preload = _library_of(host.allocator)
     if cores is None and host.instances == 1:
-        return [Placement(None, host.threads)]
+        return [Placement(None, host.threads, preload)]
     cores = cores if cores is not None else one_per_core(available)
     share = len(cores) // host.instances
     if share < 1:
@@ -41,7 +55,69 @@ def plan(host: HostSpec, available: frozenset[int]) -> list[Placement]:
             f"Use at most {len(cores)}",
         )  # fmt: skip
     shares = [cores[index * share : (index + 1) * share] for index in range(host.instances)]
-    return [Placement(part, host.threads if host.threads is not None else share) for part in shares]
+    threads = host.threads if host.threads is not None else share
+    return [Placement(part, threads, preload, host.numa) for part in shares]
+
+
+def misplaced(host: HostSpec, placement: Placement, observed: Observed) -> UserError | None:
+    """What of the settings did not take effect in the measured window, or None.
+
+    Fewer threads than cores are an error only where their number was asked for: a small input may have no use
+    for all of them.
+    """
+    if host.threads is not None and observed.threads != host.threads:
+        return UserError(
+            "host.threads", host.threads,
+            f"{_threads(observed.threads)} did the work of the measured window",
+            f"The backend ignores the setting or has no use for so many: try host.threads={observed.threads}",
+        )  # fmt: skip
+    if placement.cores is not None:
+        wanted, cores = set(placement.cores), set(observed.cores)
+        if cores - wanted or len(cores) < min(observed.threads, len(wanted)):
+            return UserError(
+                "host.cores", _listed(placement.cores),
+                f"{_threads(observed.threads)} of the measured window could run on {_listed(observed.cores)}",
+                "The backend sets an affinity of its own: unset what asks it to, e.g. OMP_PLACES",
+            )  # fmt: skip
+        if observed.threads > len(wanted) and host.threads is None:
+            return UserError(
+                "host.cores", _listed(placement.cores),
+                f"{_threads(observed.threads)} shared {len(wanted)} cores in the measured window",
+                "The backend ignores OMP_NUM_THREADS: set its own number of threads",
+            )  # fmt: skip
+    share = observed.memory_nodes.get(str(placement.numa), 0.0)
+    if placement.numa is not None and observed.memory_nodes and share < MIN_MEMORY_SHARE:
+        return UserError(
+            "host.numa", placement.numa, f"only {share:.0%} of the process's memory is on this node",
+            "Free memory there, or allow set_mempolicy (containers: --cap-add SYS_NICE)",
+        )  # fmt: skip
+    if host.allocator != "default" and observed.allocator not in (host.allocator, None):
+        return UserError(
+            "host.allocator", host.allocator, f"the measured process used {observed.allocator}",
+            "Unset what else preloads a library",
+        )  # fmt: skip
+    return None
+
+
+def _threads(number: int) -> str:
+    return f"{number} thread{'s' if number != 1 else ''}"
+
+
+def _listed(cores: tuple[int, ...]) -> str:
+    return ",".join(map(str, cores))
+
+
+def _library_of(allocator: str) -> str | None:
+    if allocator == "default":
+        return None
+    names = (f"lib{allocator}.so*", f"lib{allocator}_minimal.so*")
+    folders = [place for folder in LIBRARIES for place in (folder, *folder.glob("*-linux-gnu"))]
+    found = sorted(path for folder in folders for name in names for path in folder.glob(name))
+    if not found:
+        raise UserError(
+            "host.allocator", allocator, "its library is not installed", f"apt install {PACKAGES[allocator]}"
+        )
+    return str(found[0])
 
 
 def environment(placement: Placement, base: dict[str, str], root: Path) -> dict[str, str]:
@@ -54,6 +130,8 @@ def environment(placement: Placement, base: dict[str, str], root: Path) -> dict[
     kept |= {"PYTHONPATH": os.pathsep.join(path), "TOKENIZERS_PARALLELISM": "false"}
     if placement.threads is not None:
         kept |= dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), str(placement.threads))
+    if placement.preload is not None:
+        kept["LD_PRELOAD"] = ":".join([placement.preload, *filter(None, [base.get("LD_PRELOAD")])])
     return kept
 
 

@@ -8,8 +8,12 @@ from pathlib import Path
 import numpy as np
 
 from harness import statistics
-from harness.report import SAMPLES_FILE, Report, Timing
+from harness.report import SAMPLES_FILE, Energy, Observed, Report, Server, Timing
 from harness.spec import RunSpec
+
+# Instances that measured together for less than this share of their windows had less company than was asked
+# for.
+MIN_OVERLAP = 0.9
 
 
 def merge(spec: RunSpec, reports: list[Report], folders: list[Path], folder: Path) -> Report:
@@ -49,6 +53,13 @@ def latency_summary(samples: np.ndarray) -> dict[str, float]:
 
 def _pooled(timings: list[Timing], samples: np.ndarray) -> Timing:
     counters = sorted({name for timing in timings for name in timing.interference})
+    together = overlap([(t.began_s, t.elapsed_s) for t in timings if t.began_s is not None])
+    alone = (
+        [f"the instances measured together for only {together:.0%} of the time"]
+        if together < MIN_OVERLAP
+        else []
+    )
+    reasons = tuple(dict.fromkeys([*(why for timing in timings for why in timing.noisy_because), *alone]))
     return dataclasses.replace(
         timings[0],
         count=len(samples),
@@ -63,14 +74,67 @@ def _pooled(timings: list[Timing], samples: np.ndarray) -> Timing:
             name: _together(name, [t.interference[name] for t in timings if name in t.interference])
             for name in counters
         },
-        noisy=any(timing.noisy for timing in timings),
-        noisy_because=tuple(dict.fromkeys(why for timing in timings for why in timing.noisy_because)),
+        noisy=bool(reasons),
+        noisy_because=reasons,
+        observed=_observed([timing.observed for timing in timings if timing.observed is not None]),
+        energy=_energy(timings),
+        server=_server([timing.server for timing in timings if timing.server is not None]),
+    )
+
+
+def overlap(windows: list[tuple[float, float]]) -> float:
+    """Share of the longest of `windows` (start, length; one clock) in which all of them were going on."""
+    if not windows:
+        return 1.0
+    common = min(start + length for start, length in windows) - max(start for start, _ in windows)
+    longest = max(length for _, length in windows)
+    return max(0.0, common) / longest if longest > 0 else 1.0
+
+
+def spread(throughputs: tuple[float, ...]) -> float:
+    """(highest - lowest) / mean of the instances' throughputs."""
+    return (max(throughputs) - min(throughputs)) / (sum(throughputs) / len(throughputs))
+
+
+def _observed(parts: list[Observed]) -> Observed | None:
+    """Threads add up; cores and nodes are those of any instance."""
+    if not parts:
+        return None
+    nodes = sorted({node for part in parts for node in part.memory_nodes})
+    return dataclasses.replace(
+        parts[0],
+        threads=sum(part.threads for part in parts),
+        cores=tuple(sorted({core for part in parts for core in part.cores})),
+        numa_nodes=tuple(sorted({node for part in parts for node in part.numa_nodes})),
+        memory_nodes={n: sum(part.memory_nodes.get(n, 0.0) for part in parts) / len(parts) for n in nodes},
+    )
+
+
+def _energy(timings: list[Timing]) -> Energy:
+    """Every instance has read the same packages: the longest reading is that of all of them."""
+    read = [timing.energy.joules for timing in timings if timing.energy.joules is not None]
+    if len(read) < len(timings):
+        return next(timing.energy for timing in timings if timing.energy.joules is None)
+    return Energy(max(read), max(read) / sum(timing.count * timing.batch_size for timing in timings))
+
+
+def _server(parts: list[Server]) -> Server | None:
+    """Rates add up; the bound is met when every instance has met it."""
+    if not parts:
+        return None
+    met = [part.met for part in parts]
+    return dataclasses.replace(
+        parts[0],
+        rate=sum(part.rate for part in parts),
+        achieved_rate=sum(part.achieved_rate for part in parts),
+        service_ms=float(np.median([part.service_ms for part in parts])),
+        met=False if False in met else (None if None in met else True),
     )
 
 
 def _together(name: str, values: list[float]) -> float:
     """Counters of the instances add up; what each of them observed of the whole machine does not."""
-    if name.startswith(("frequency_mhz", "runnable")):
+    if name.startswith(("frequency_mhz", "runnable", "machine_")):
         return max(values)
     return sum(values)
 

@@ -3,6 +3,7 @@ Hydra would drop the rest of a sweep's bookkeeping, see harness/sweep.py."""
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 import traceback
@@ -14,12 +15,13 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 from rich.console import Console
 
-from harness import record
+from harness import record, reserve, unfinished
 from harness.check import check
 from harness.errors import UserError
 from harness.launch import launch
-from harness.report import REPORT_FILE, Failure, Report
-from harness.schema import Tracking, to_spec, to_tracking
+from harness.peers import NotInstalled
+from harness.report import NOT_INSTALLED, REPORT_FILE, Failure, Report
+from harness.schema import ROOT, Tracking, to_spec, to_tracking
 from harness.secrets import redact, redact_files
 from harness.sinks import console as shown
 from harness.sinks import files
@@ -49,6 +51,10 @@ def run(cfg: DictConfig) -> int:
     except (UserError, OmegaConfBaseException) as problem:
         shown.error(console, str(problem))
         return WRONG_INPUT
+    except OSError as problem:
+        shown.error(console, reserve.told(problem))
+        unfinished.abandon(folder, Failure("disk", reserve.told(problem)))
+        return FAILED
     except Exception as problem:
         shown.error(console, f"{type(problem).__name__}: {problem}")
         if os.environ.get("HYDRA_FULL_ERROR"):
@@ -66,11 +72,16 @@ def _run(
         write_json(folder / record.TRACKING_FILE, hidden(tracking))
         name = f"{spec.contender}, {spec.model.name}, batch {spec.batch.size} x {spec.batch.seq_len}"
         shown.announce(console, folder, name)
+        _settle_what_was_killed(folder, sweep_folder)
         report = launch(spec, folder)
     except UserError as problem:
-        Report(spec, "failed", failure=Failure(CONFIG_FAILURE, str(problem))).write(folder)
+        kind = NOT_INSTALLED if isinstance(problem, NotInstalled) else CONFIG_FAILURE
+        Report(spec, "failed", failure=Failure(kind, str(problem))).write(folder)
         raise
-    files.write_run(report, folder)
+    try:
+        files.write_run(report, folder)
+    except OSError as problem:  # report.json is there, and says it all
+        shown.error(console, reserve.told(problem))
     measured = report.timing is not None or report.accuracy is not None
     if report.failure is not None and (sweep_folder is not None or not measured):
         shown.error(console, report.failure.message)
@@ -103,6 +114,19 @@ def _log_job(folder: Path, tracking: Tracking, sweep_folder: Path, report: Repor
         except UserError as problem:
             console.print(f"not yet logged: {redact(str(problem))}", markup=False, highlight=False)
     return FINISHED if report.status == "finished" else FAILED
+
+
+def _settle_what_was_killed(folder: Path, sweep_folder: Path | None) -> None:
+    """Runs of harnesses that were killed, beside this one and in the usual places."""
+    beside = (
+        unfinished.marked(folder.parent, 1)
+        if sweep_folder is None
+        else unfinished.marked(sweep_folder.parent, 2)
+    )
+    usual = [*unfinished.marked(ROOT / "outputs/runs", 1), *unfinished.marked(ROOT / "outputs/sweeps", 2)]
+    for path in unfinished.settle_all(dict.fromkeys([*beside, *usual])):
+        with contextlib.suppress(OSError, ValueError):
+            files.write_run(Report.read(path), path)
 
 
 def _check_contender(spec: RunSpec, contender: str | None) -> None:

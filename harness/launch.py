@@ -6,45 +6,67 @@ The parent blocks in poll() on process descriptors: a parent that wakes up to lo
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import dataclasses
+import functools
 import os
 import select
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from harness import host
+from harness import host, peers, reserve, unfinished
 from harness.instances import merge
-from harness.report import REPORT_FILE, SPEC_FILE, Failure, Report
+from harness.report import DISK_FULL, REPORT_FILE, SPEC_FILE, Failure, Report
 from harness.spec import RunSpec
 
 ROOT = Path(__file__).resolve().parents[1]
-WORKER = (sys.executable, "-m", "harness.worker")
+WORKER = ("-m", "harness.worker")
 FATAL = {signal.SIGSEGV, signal.SIGILL, signal.SIGABRT, signal.SIGFPE, signal.SIGBUS}
 GRACE_SECONDS = 3.0
+# Loaded here, because a child between fork and exec must not load anything.
+LIBC = ctypes.CDLL(None, use_errno=True)
+PR_SET_PDEATHSIG = 1
+SYS_SET_MEMPOLICY, MPOL_BIND = 238, 2  # x86-64
 
 
-def launch(spec: RunSpec, folder: Path, worker: Sequence[str] = WORKER) -> Report:
+def launch(spec: RunSpec, folder: Path, worker: Sequence[str] | None = None) -> Report:
     """Measures `spec` and leaves `report.json` in `folder`; a job that goes wrong is a failed report.
 
     Args:
         spec: a checked spec.
         folder: where spec.json, report.json and the samples go.
-        worker: command that takes the path of a spec.json; tests put another one here.
+        worker: command that takes the path of a spec.json, instead of harness.worker in the backend's own
+            interpreter; tests put another one here.
     Raises:
-        UserError: the host settings do not fit this machine.
+        NotInstalled: the backend has no environment here.
+        UserError: the host settings do not fit this machine, or backend.python is no program.
+        OSError: `folder` cannot be written.
         KeyboardInterrupt: after the interrupted job has been stopped and its report written.
     """
+    worker = worker or (peers.interpreter(spec.backend), *WORKER)
     placements = host.plan(spec.host, frozenset(os.sched_getaffinity(0)))
     folder.mkdir(parents=True, exist_ok=True)
+    unfinished.mark(folder)
+    reserve.hold(folder)
+    try:
+        report = _measured(spec, folder, placements, worker)
+    except KeyboardInterrupt:
+        unfinished.clear(folder)  # its report is written
+        raise
+    finally:
+        reserve.release(folder)
+    report.write(folder)
+    unfinished.clear(folder)
+    return report
+
+
+def _measured(spec: RunSpec, folder: Path, placements: list[host.Placement], worker: Sequence[str]) -> Report:
     if len(placements) == 1:
-        (report,) = _run([spec], [folder], placements, worker)
-        report.write(folder)
-        return report
+        return _run([spec], [folder], placements, worker)[0]
     spec.write(folder / SPEC_FILE)
     barrier = folder / "barrier"
     barrier.mkdir()
@@ -52,11 +74,7 @@ def launch(spec: RunSpec, folder: Path, worker: Sequence[str] = WORKER) -> Repor
     folders = [folder / f"instance-{index}" for index in range(len(placements))]
     reports = _run(specs, folders, placements, worker)
     shutil.rmtree(barrier)
-    for part, place in zip(reports, folders, strict=True):
-        part.write(place)
-    report = merge(spec, reports, folders, folder)
-    report.write(folder)
-    return report
+    return merge(spec, reports, folders, folder)
 
 
 def _instance(spec: RunSpec, index: int, barrier: Path) -> RunSpec:
@@ -90,9 +108,20 @@ def _run(
             _outcome(spec, folder, process.returncode, (ended or beside) if was_stopped else None)
             for spec, folder, process, was_stopped in zip(specs, folders, processes, stopped, strict=False)
         ]
+        reports = [_placed(report, where) for report, where in zip(reports, placements, strict=False)]
         for report, folder in zip(reports, folders, strict=False):
-            report.write(folder)
+            reserve.written(folder, functools.partial(report.write, folder))
     return reports
+
+
+def _placed(report: Report, placement: host.Placement) -> Report:
+    """The report, failed if it was not measured where it was to be."""
+    if report.status != "finished" or report.timing is None or report.timing.observed is None:
+        return report
+    problem = host.misplaced(report.spec.host, placement, report.timing.observed)
+    if problem is None:
+        return report
+    return dataclasses.replace(report, status="failed", failure=Failure("placement", str(problem), "measure"))
 
 
 def _start(
@@ -109,7 +138,21 @@ def _start(
             stdin=subprocess.DEVNULL,
             # A session of its own: stopping it stops what it started, and Ctrl-C reaches it only through us.
             start_new_session=True,
+            preexec_fn=functools.partial(_settle_in, os.getpid(), placement.numa),
         )
+
+
+def _settle_in(parent: int, numa: int | None) -> None:
+    """In the child, before it becomes the worker: it ends with its parent, and takes memory from one node."""
+    LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:  # it died before that
+        os._exit(1)
+    if numa is not None:
+        # Where this is not allowed, pages come from the node of the core that touches them first, which is
+        # the same one as long as it has some; what came of it is read back from /proc, see host.misplaced.
+        mask = (ctypes.c_ulong * (numa // 64 + 1))()
+        mask[numa // 64] = 1 << numa % 64
+        LIBC.syscall(SYS_SET_MEMPOLICY, MPOL_BIND, mask, ctypes.c_ulong(64 * len(mask) + 1))
 
 
 @contextlib.contextmanager
@@ -174,6 +217,10 @@ def _outcome(spec: RunSpec, folder: Path, code: int, ended: Failure | None) -> R
 
 def _failure_of_exit(code: int, phase: str | None) -> Failure:
     during = f" during phase {phase}" if phase else " before its first phase"
+    if code == DISK_FULL:
+        return Failure(
+            "disk", f"No space was left to write the result{during}; what was written is kept.", phase
+        )
     if code >= 0:
         return Failure(
             "crashed", f"The worker process ended with exit status {code}{during}, without a report.", phase

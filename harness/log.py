@@ -1,7 +1,7 @@
 """python -m harness.log FOLDER: logs measured results to MLflow again, or for the first time.
 
-For results of tracking=none, of a store that was down, or of a node that reaches no server. Repeating it is
-harmless: what is already logged stays as it is.
+For results of tracking=none, of a store that was down, of a node that reaches no server, or of a harness that
+was killed. Repeating it is harmless: what is already logged stays as it is.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from harness import record
+from harness import record, unfinished
 from harness.errors import UserError
 from harness.schema import ROOT
 from harness.secrets import redact
@@ -33,6 +33,8 @@ def main(arguments: list[str] | None = None) -> int:
     for folder in options.folders:
         try:
             tracking = record.recorded_tracking(folder)
+            for run in (folder, *unfinished.marked(folder, 1)):
+                unfinished.settle(run)
         except UserError as problem:
             shown.error(console, str(problem))
             return 2

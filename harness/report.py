@@ -17,6 +17,9 @@ SPEC_FILE = "spec.json"
 REPORT_FILE = "report.json"
 SAMPLES_FILE = "samples.npz"
 PREDICTIONS_FILE = "predictions.json"
+NOT_INSTALLED = "not installed"
+# Exit status of a worker that could not write its report (EX_IOERR of sysexits.h).
+DISK_FULL = 74
 
 
 @dataclass(frozen=True)
@@ -24,7 +27,9 @@ class Failure:
     """Why a job has no complete result.
 
     kind: `user` (a wrong input), `error` (an exception), `killed` (by a signal), `crashed` (a fatal signal or
-    an exit without a report), `timeout`, `interrupted`. message: one paragraph. phase: what was running.
+    an exit without a report), `timeout`, `interrupted`, `placement` (it did not run on the threads, cores or
+    node that were asked for), `disk` (the result could not be written), NOT_INSTALLED (a peer that has no
+    environment). message: one paragraph. phase: what was running.
     """
 
     kind: str
@@ -39,6 +44,7 @@ class Identity:
     task: the task actually carried out. weights_source: hub, path, package or random; weights_reason: why.
     fingerprint: hash over CPU, tier, versions, threads: reports with different ones are not comparable.
     threads: torch.get_num_threads(); affinity: the CPUs the process could run on; env: settings that matter.
+    packages: versions of what the backend is made of, by package.
     """
 
     git_commit: str | None = None
@@ -56,6 +62,7 @@ class Identity:
     threads: int | None = None
     affinity: tuple[int, ...] = ()
     env: dict[str, str] = field(default_factory=dict)
+    packages: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -71,15 +78,87 @@ class Phases:
 
 
 @dataclass(frozen=True)
+class Observed:
+    """Where the measured window ran, read from /proc, whatever the backend says of itself.
+
+    threads: those that worked, that is, used at least 5 % of the CPU time of the busiest one.
+    cores: CPUs that any of them was allowed on; numa_nodes: the nodes of these cores.
+    memory_nodes: share of the process's own pages on each node; memory_allowed: nodes it may take memory
+    from. allocator: `libc`, `jemalloc`, `tcmalloc` or `mimalloc`, whichever is loaded.
+    """
+
+    threads: int
+    cores: tuple[int, ...] = ()
+    numa_nodes: tuple[int, ...] = ()
+    memory_nodes: dict[str, float] = field(default_factory=dict)
+    memory_allowed: str | None = None
+    allocator: str | None = None
+
+
+@dataclass(frozen=True)
+class Energy:
+    """What the processor packages took in the window, other processes included; absent_because: why not.
+
+    joules: of all packages; joules_per_sequence: of each sequence that was computed in the window.
+    """
+
+    joules: float | None = None
+    joules_per_sequence: float | None = None
+    absent_because: str | None = None
+
+
+UNREAD = Energy(absent_because="it was not read")
+
+
+@dataclass(frozen=True)
+class Probe:
+    """One rate that was tried. rate, achieved_rate: queries per second; count: queries measured.
+
+    p99_ms: None where too few queries were measured for it. met: whether at most 1 % of the queries took
+    longer than the bound. stopped: the probe ended as soon as the bound could not be met any more.
+    """
+
+    rate: float
+    achieved_rate: float
+    count: int
+    p99_ms: float | None
+    met: bool | None
+    stopped: bool = False
+
+
+@dataclass(frozen=True)
+class Server:
+    """What load=server adds: one query is one call; its latency counts from its arrival.
+
+    rate: queries per second offered in the window that Timing describes; achieved_rate: completed per
+    second. service_ms: median of a call without its waiting. met: the bound, as in Probe.
+    highest_rate: found by search, None where a rate was given or none met the bound. probes: each rate that
+    the search tried, in order.
+    """
+
+    rate: float
+    achieved_rate: float
+    service_ms: float
+    bound_ms: float
+    met: bool | None
+    highest_rate: float | None = None
+    probes: tuple[Probe, ...] = ()
+
+
+@dataclass(frozen=True)
 class Timing:
     """The measured part. Every sample is in samples.npz as `latency_ms` (float64, in order of the calls).
 
     latency_ms: p50, mean, min, max, ci_low, ci_high (95 % interval of the median) and those of p90, p95, p99
-        that the number of samples supports.
-    throughput_sps: batch_size / median, in sequences per second. tokens_per_s: valid tokens only.
-    tflops: achieved 1e12 operations per second at the median; peak_fraction: of the peak measured beside it.
+        that the number of samples supports. With load=server it counts from the arrival of a query.
+    throughput_sps: in sequences per second, batch_size / median; where calls differ in their lengths, at the
+        mean of each batch's own median; with load=server, what was completed. tokens_per_s: valid tokens.
+    valid_tokens_per_call, padded_tokens_per_call: positions with and without a token, means over the calls;
+        skipped_tokens_per_call: padded ones that were not computed.
+    tflops: achieved 1e12 operations per second; peak_fraction: of the peak measured beside it.
     interference: counters over the window (context switches, steal, faults, ...).
     noisy_because: one clause for each threshold that was passed; empty when quiet.
+    began_s: start of the window on the machine's monotonic clock.
     """
 
     count: int
@@ -90,6 +169,7 @@ class Timing:
     throughput_sps: float
     valid_tokens_per_call: float
     skipped_tokens_per_call: float = 0.0
+    padded_tokens_per_call: float | None = None
     tokens_per_s: float | None = None
     tflops: float | None = None
     peak_fraction: float | None = None
@@ -97,6 +177,10 @@ class Timing:
     interference: dict[str, float] = field(default_factory=dict)
     noisy: bool = False
     noisy_because: tuple[str, ...] = ()
+    began_s: float | None = None
+    observed: Observed | None = None
+    energy: Energy = UNREAD
+    server: Server | None = None
 
 
 @dataclass(frozen=True)
@@ -149,11 +233,42 @@ class Memory:
 
 
 @dataclass(frozen=True)
+class Repetition:
+    """One process of several that measured the same thing. number: from 0, the round of the sweep it belongs
+    to.
+
+    p50_ms, min_ms: median and shortest latency. noisy: whether it was disturbed.
+    """
+
+    number: int
+    p50_ms: float
+    min_ms: float
+    throughput_sps: float
+    started_at: str | None = None
+    noisy: bool = False
+
+
+@dataclass(frozen=True)
+class Repeated:
+    """What a report says that stands for several processes; its timing then has the medians over them.
+
+    asked: how many there were to be; measured: those that have a timing. spread: coefficient of variation of
+    their medians (standard deviation / mean), None for fewer than two.
+    """
+
+    asked: int
+    measured: tuple[Repetition, ...] = ()
+    spread: float | None = None
+
+
+@dataclass(frozen=True)
 class Report:
     """One job's result. status: `running` (only on disk, while the worker lives), `finished` or `failed`.
 
     phase: what the worker was doing when it wrote this. op: bert_op.explain() of the measured model.
+    backend: what the backend says of itself: its threads, its settings, what it fused.
     instances: the reports' throughputs when several processes measured together (host.instances > 1).
+    repeated: None for a single process; see harness/repetitions.py.
     """
 
     spec: RunSpec
@@ -166,8 +281,15 @@ class Report:
     accuracy: Accuracy | None = None
     memory: Memory = Memory()
     op: dict[str, Any] = field(default_factory=dict)
+    backend: dict[str, Any] = field(default_factory=dict)
     instances: tuple[float, ...] = ()
+    repeated: Repeated | None = None
     started_at: str | None = None
+
+    @property
+    def not_installed(self) -> bool:
+        """Whether there was nothing that could have been measured."""
+        return self.failure is not None and self.failure.kind == NOT_INSTALLED
 
     def to_plain(self) -> dict[str, Any]:
         """As JSON types."""

@@ -20,6 +20,7 @@ from harness.spec import (
     BatchSpec,
     DataSpec,
     HostSpec,
+    LoadSpec,
     MeasureSpec,
     ModelSpec,
     RunSpec,
@@ -69,6 +70,7 @@ GROUPS: dict[str, type] = {
     "precision": Precision,
     "backend": _thawed(BackendSpec),
     "batch": _thawed(BatchSpec),
+    "load": _thawed(LoadSpec),
     "run_time": _thawed(RunTimeSpec),
     "data": _thawed(DataSpec),
     "measure": _thawed(MeasureSpec),
@@ -76,13 +78,16 @@ GROUPS: dict[str, type] = {
     "tracking": Tracking,
 }
 
+# Fields at the root.
+NUMBERS = {"seed": 0, "repetitions": 1, "repetition": 0}
+
 
 def register() -> None:
     """Makes `base` (the schema of the whole configuration) and the resolvers known to Hydra. Idempotent."""
     config = dataclasses.make_dataclass(
         "Config",
         [(name, schema, dataclasses.field(default_factory=schema)) for name, schema in GROUPS.items()]
-        + [("seed", int, dataclasses.field(default=0))],
+        + [(name, int, dataclasses.field(default=value)) for name, value in NUMBERS.items()],
     )
     ConfigStore.instance().store(name="base", node=config)
     # The project's folder: Hydra's own paths follow the current directory, and results must not.
@@ -90,6 +95,10 @@ def register() -> None:
     # `seconds: ${unless:${.iterations},10}`: a value that gives way once the other field is set.
     OmegaConf.register_new_resolver(
         "unless", lambda other, value: None if other is not None else value, replace=True
+    )
+    # Repetitions are jobs of a sweep, also without -m. None leaves it to -m.
+    OmegaConf.register_new_resolver(
+        "sweep_if_repeated", lambda repetitions: "MULTIRUN" if repetitions > 1 else None, replace=True
     )
 
 
@@ -100,7 +109,8 @@ def to_spec(cfg: DictConfig) -> RunSpec:
     for name, kind in typing.get_type_hints(RunSpec).items():
         if name in groups and dataclasses.is_dataclass(kind):
             _refuse_unknown_fields(name, groups[name], [field.name for field in dataclasses.fields(kind)])
-    return from_plain(RunSpec, {**groups, "precision": plain["precision"]["name"], "seed": plain["seed"]})
+    numbers = {name: plain[name] for name in NUMBERS}
+    return from_plain(RunSpec, {**groups, "precision": plain["precision"]["name"], **numbers})
 
 
 def _refuse_unknown_fields(group: str, values: dict[str, Any], known: list[str]) -> None:

@@ -12,9 +12,26 @@ from typing import Any
 from harness.values import from_plain, read_json, to_plain, write_json
 
 PRECISIONS = ("fp32", "fp32_qint8", "bf16", "bf16_qint8")
-BACKENDS = {"op": PRECISIONS, "hf": ("fp32", "bf16")}
-GRAPHS = ("jit", "eager", "compile", "export")
+BACKENDS = {
+    "op": PRECISIONS,
+    "hf": ("fp32", "fp32_qint8", "bf16"),
+    "ipex": PRECISIONS,
+    "openvino": PRECISIONS,
+    "onnxruntime": ("fp32", "fp32_qint8"),
+}
+# `own`: the backend has a graph of its own and leaves no choice. A contender's name leaves out the first one.
+GRAPHS = {
+    "op": ("jit", "eager", "compile", "max-autotune", "export"),
+    "hf": ("eager", "jit", "compile", "max-autotune", "export"),
+    "ipex": ("jit",),
+    "openvino": ("own",),
+    "onnxruntime": ("own",),
+}
 SOURCES = ("auto", "hub", "path", "package", "random")
+LOADS = ("offline", "single_stream", "server")
+LENGTHS = ("fixed", "uniform", "mrpc-like")
+PADDINGS = ("seq_len", "longest")
+ALLOCATORS = ("default", "jemalloc", "tcmalloc")
 TASKS = ("auto", "paraphrase-classification", "sentence-embedding", "encoder")
 WARMUP_SHARE = 0.1
 
@@ -55,24 +72,56 @@ class ModelSpec:
 
 @dataclass(frozen=True)
 class BackendSpec:
-    """What runs the model. graph: how it is captured. skip_padding: op only, see bert_op.optimize."""
+    """What runs the model.
+
+    graph: how it is captured, one of GRAPHS[name]. skip_padding: op only, see bert_op.optimize.
+    python: the interpreter that measures it; None is this one, or that of `make peers` (harness/peers.py).
+    """
 
     name: str = "op"
     graph: str = "jit"
     skip_padding: bool = False
+    python: str | None = None
 
 
 @dataclass(frozen=True)
 class BatchSpec:
     """Shape of the timed calls: token ids (size, seq_len).
 
-    tokens: `random` fills every position with random ids (no padding, no tokenizer needed);
-    `text` takes texts of `data`, truncated and padded to seq_len, with their attention mask.
+    tokens: `random` ids in rows of the given `lengths`, which need no tokenizer; `text` takes texts of
+    `data`,
+        truncated to seq_len.
+    lengths: valid tokens of each row of random ids: `fixed` (all seq_len), `uniform` (from 1 to seq_len),
+        `mrpc-like` (log-normal with the spread of MRPC's sentence pairs, cut at seq_len), or a list of
+        lengths that the rows take in turn.
+    mean_length: mean of `mrpc-like` before it is cut; None is MRPC's own, 53 tokens.
+    pad_to: every row to `seq_len`, or only to the `longest` of its batch.
     """
 
     size: int = 4
     seq_len: int = 128
     tokens: str = "random"
+    lengths: Any = "fixed"
+    mean_length: float | None = None
+    pad_to: str = "seq_len"
+
+
+@dataclass(frozen=True)
+class LoadSpec:
+    """When the timed calls begin. The words are those of MLPerf Inference's scenarios.
+
+    name: `offline` (one batch right after the other: throughput), `single_stream` (one sequence right after
+        the other: latency), `server` (queries of batch.size sequences arrive as a Poisson process and wait
+        in a queue; latency counts from the arrival).
+    rate: server: queries per second, of all instances together; None searches the highest that meets the
+        bound. bound_ms: server: what 99 % of the queries have to keep. resolution: the search ends when it
+        knows the rate to this share of what back-to-back calls reach.
+    """
+
+    name: str = "offline"
+    rate: float | None = None
+    bound_ms: float = 100.0
+    resolution: float = 0.05
 
 
 @dataclass(frozen=True)
@@ -121,14 +170,17 @@ class HostSpec:
     """Where the measured process runs; applied before torch is imported.
 
     threads: None leaves the number to torch, or is the number of pinned cores where cores or numa is given.
-    cores: "0-3,8"; numa: a node number, all of its cores. instances: processes that measure at the same time,
-    each with its share of the cores. timeout_seconds: wall clock of one job.
+    cores: "0-3,8"; numa: a node number, all of its cores and its memory. instances: processes that measure at
+    the same time, each with its share of the cores. allocator: `default` is the C library's, `jemalloc` and
+    `tcmalloc` have to be installed. timeout_seconds: wall clock of one job.
+    What came of them is checked in /proc after the measured window; a job that ran elsewhere fails.
     """
 
     threads: int | None = None
     cores: str | None = None
     numa: int | None = None
     instances: int = 1
+    allocator: str = "default"
     timeout_seconds: float = 3600.0
 
 
@@ -136,6 +188,8 @@ class HostSpec:
 class RunSpec:
     """One job: everything that the measured process has to know, and nothing about tracking.
 
+    repetitions, repetition: this job is number `repetition` (from 0) of `repetitions` of the same thing, each
+    in a fresh process; see harness/repetitions.py.
     barrier: folder where instances of one job wait for each other before they measure (each creates
     `ready-<instance>` and goes on when `host.instances` such files are there); None for a single instance.
     """
@@ -145,17 +199,22 @@ class RunSpec:
     precision: str = "fp32"
     backend: BackendSpec = BackendSpec()
     batch: BatchSpec = BatchSpec()
+    load: LoadSpec = LoadSpec()
     run_time: RunTimeSpec = RunTimeSpec(seconds=10.0)
     measure: MeasureSpec = MeasureSpec()
     host: HostSpec = HostSpec()
     seed: int = 0
+    repetitions: int = 1
+    repetition: int = 0
     instance: int = 0
     barrier: str | None = None
 
     @property
     def contender(self) -> str:
-        """Short name of what is measured, for tables: `hf-fp32`, `op-bf16_qint8`."""
-        return f"{self.backend.name}-{self.precision}"
+        """Short name of what is measured, for tables: `hf-fp32`, `hf-compile-bf16`, `op-bf16_qint8`."""
+        name, graph = self.backend.name, self.backend.graph
+        usual = GRAPHS.get(name, (graph,))[0]
+        return "-".join([name, *([] if graph == usual else [graph]), self.precision])
 
     def to_plain(self) -> dict[str, Any]:
         """As JSON types."""

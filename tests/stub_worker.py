@@ -1,6 +1,7 @@
 """Stands in for harness.worker where a test is about what the parent makes of a worker's end.
 
-It obeys the variable STUB: `finish`, `fail`, `crash`, `kill`, `hang`, `exit` or `silent`.
+It obeys the variable STUB: `finish`, `fail`, `crash`, `kill`, `hang`, `exit`, `silent`, or `astray` (it
+finishes, having run on other threads than it was given).
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import sys
 import time
 from pathlib import Path
 
-from harness.report import Accuracy, Failure, Identity, Phases, Report, Timing
+from harness.report import Accuracy, Failure, Identity, Observed, Phases, Report, Timing
 from harness.spec import RunSpec
 
 
@@ -60,6 +61,7 @@ def main() -> int:
     timing = Timing(
         count=100, elapsed_s=1.0, batch_size=spec.batch.size, seq_len=spec.batch.seq_len, latency_ms=latency,
         throughput_sps=1000 * spec.batch.size / latency["p50"], valid_tokens_per_call=8.0,
+        observed=Observed((identity.threads or 1) + 3 * (what == "astray"), identity.affinity, (0,)),
     )  # fmt: skip
     dataclasses.replace(report, status="finished", phase=None, timing=timing).write(path.parent)
     return 0

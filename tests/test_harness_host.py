@@ -4,7 +4,8 @@ import pytest
 
 from harness import host
 from harness.errors import UserError
-from harness.host import Placement, environment, one_per_core, parse_cores, plan
+from harness.host import Placement, environment, misplaced, one_per_core, parse_cores, plan
+from harness.report import Observed
 from harness.spec import HostSpec
 
 FOUR = frozenset({0, 1, 2, 3})
@@ -41,7 +42,7 @@ def test_no_list_of_cores(text: str) -> None:
         (HostSpec(cores="all"), [Placement((0, 2), 2)]),
         (HostSpec(cores="1-3"), [Placement((1, 2, 3), 3)]),
         (HostSpec(cores="1-3", threads=1), [Placement((1, 2, 3), 1)]),
-        (HostSpec(numa=0), [Placement((0,), 1)]),
+        (HostSpec(numa=0), [Placement((0,), 1, numa=0)]),
         (HostSpec(instances=2), [Placement((0,), 1), Placement((2,), 1)]),
         (HostSpec(cores="0-3", instances=2), [Placement((0, 1), 2), Placement((2, 3), 2)]),
     ],
@@ -76,3 +77,57 @@ def test_environment_of_the_worker() -> None:
         "OMP_NUM_THREADS": "2", "MKL_NUM_THREADS": "2",
     }  # fmt: skip
     assert environment(Placement(None, None), base, Path("/here"))["OMP_NUM_THREADS"] == "9"
+
+
+def test_another_allocator_is_preloaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    library = tmp_path / "lib/x86_64-linux-gnu/libjemalloc.so.2"
+    library.parent.mkdir(parents=True)
+    library.touch()
+    monkeypatch.setattr(host, "LIBRARIES", (tmp_path / "lib",))
+    (placement,) = plan(HostSpec(allocator="jemalloc"), FOUR)
+    assert environment(placement, {"LD_PRELOAD": "mine"}, Path("/here"))["LD_PRELOAD"] == f"{library}:mine"
+    with pytest.raises(UserError, match=r"host\.allocator='tcmalloc': .*apt install libtcmalloc-minimal4"):
+        plan(HostSpec(allocator="tcmalloc"), FOUR)
+
+
+TWO = Placement((0, 1), 2)
+TOOK = Observed(threads=2, cores=(0, 1), memory_nodes={"0": 1.0}, allocator="libc")
+
+
+@pytest.mark.parametrize(
+    ("settings", "placement", "observed"),
+    [
+        (HostSpec(), Placement(None, None), TOOK),
+        (HostSpec(threads=2, cores="0,1"), TWO, TOOK),
+        (HostSpec(cores="0,1"), TWO, Observed(threads=1, cores=(0, 1))),
+        (HostSpec(cores="0,1"), TWO, Observed(threads=1, cores=(0,))),
+        (HostSpec(numa=0), Placement((0, 1), 2, numa=0), TOOK),
+        (HostSpec(cores="0,1", threads=4), Placement((0, 1), 4), Observed(threads=4, cores=(0, 1))),
+    ],
+)
+def test_what_took_effect(settings: HostSpec, placement: Placement, observed: Observed) -> None:
+    assert misplaced(settings, placement, observed) is None
+
+
+@pytest.mark.parametrize(
+    ("settings", "placement", "observed", "words"),
+    [
+        (HostSpec(threads=2), Placement(None, 2), Observed(1, (0, 1)), ("host.threads=2", "1 thread did")),
+        (HostSpec(threads=2), Placement(None, 2), Observed(4, (0, 1)), ("host.threads=2", "4 threads did")),
+        (HostSpec(cores="0,1"), TWO, Observed(2, (0, 1, 2, 3)), ("host.cores='0,1'", "run on 0,1,2,3")),
+        (HostSpec(cores="0,1"), TWO, Observed(2, (0,)), ("host.cores='0,1'", "2 threads", "run on 0")),
+        (HostSpec(cores="0,1"), TWO, Observed(8, (0, 1)), ("host.cores='0,1'", "8 threads shared 2 cores")),
+        (
+            HostSpec(numa=1),
+            Placement((0, 1), 2, numa=1),
+            Observed(2, (0, 1), memory_nodes={"0": 0.6, "1": 0.4}),
+            ("host.numa=1", "only 40%"),
+        ),
+        (HostSpec(allocator="jemalloc"), Placement(None, None), TOOK, ("host.allocator='jemalloc'", "libc")),
+    ],
+)
+def test_what_did_not_take_effect(
+    settings: HostSpec, placement: Placement, observed: Observed, words: tuple[str, ...]
+) -> None:
+    problem = misplaced(settings, placement, observed)
+    assert problem is not None and all(word in str(problem) for word in words), problem

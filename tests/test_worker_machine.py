@@ -28,7 +28,8 @@ def snapshot(**changes: Any) -> Snapshot:
     fields: dict[str, Any] = {
         "own_cpu_s": 1.0, "busy_cpu_s": 10.0, "steal_s": 0.0, "involuntary_switches": 5, "minor_faults": 100,
         "voluntary_switches": 7, "major_faults": 1,
-        "throttle_events": None, "frequency_mhz": None, "runnable": 2,
+        "throttle_events": None, "frequency_mhz": None, "runnable": 2, "machine_busy_s": 20.0,
+        "machine_cpus": 2, "quota_wait_s": None,
     }  # fmt: skip
     return Snapshot(**(fields | changes))
 
@@ -39,6 +40,7 @@ def test_cpu_times_of_the_cpus_that_may_be_used() -> None:
     assert machine.cpu_times(STAT, {0, 1}) == ((220 + 315) / tick, 30 / tick)
     assert machine.cpu_times(STAT, {7}) is None
     assert machine.cpu_times("", {0}) is None
+    assert machine.cpu_times(STAT, None) == ((220 + 315 + 900) / tick, (30 + 900) / tick)
 
 
 def test_interference_is_the_difference() -> None:
@@ -72,6 +74,9 @@ def test_coarse_ticks_never_make_others_negative() -> None:
         ({"steal_s": 0.5}, "hypervisor"),
         ({"others_cpu_s": 1.5}, "other processes took 8%"),
         ({"involuntary_switches": 2000.0}, "200 involuntary"),
+        ({"machine_others_cpu_s": 5.0, "machine_cpus": 4.0}, "12% of the machine's CPU time, on other cores"),
+        ({"machine_others_cpu_s": 5.0, "machine_cpus": 64.0}, None),
+        ({"quota_wait_s": 1.0}, "CPU limit held it back for 5%"),
         ({"major_faults": 500.0}, "major page faults"),
         ({"throttle_events": 1.0}, "throttling"),
         ({"frequency_mhz_before": 3000.0, "frequency_mhz_after": 2000.0}, "from 3000 to 2000 MHz"),
@@ -84,6 +89,22 @@ def test_thresholds(changes: dict[str, float], reason: str | None) -> None:
         assert reasons == ()
     else:
         assert len(reasons) == 1 and reason in reasons[0]
+
+
+def test_one_burnt_core_of_many_is_enough() -> None:
+    (reason,) = machine.noisy_because(QUIET | {"others_cpu_s": 9.0}, cpus=64)
+    assert "other processes took 1%" in reason
+
+
+def test_other_instances_are_no_noise() -> None:
+    busy = QUIET | {"machine_others_cpu_s": 10.0, "machine_cpus": 2.0}
+    assert machine.noisy_because(busy, cpus=1, alone=False) == ()
+    assert len(machine.noisy_because(busy, cpus=1, alone=True)) == 1
+
+
+def test_the_wait_for_a_containers_quota() -> None:
+    assert machine.quota_wait("usage_usec 5\nnr_throttled 2\nthrottled_usec 1500000\n") == 1.5
+    assert machine.quota_wait("usage_usec 5\n") is None
 
 
 def test_own_work_is_seen_as_own() -> None:

@@ -14,6 +14,7 @@ from harness.spec import BackendSpec, BatchSpec, ModelSpec, RunTimeSpec
 from harness.worker import throughput
 from harness.worker.flops import encoder_flops
 from harness.worker.tokens import Batch, random_batch
+from harness.worker.window import Window
 
 CONFIG = SimpleNamespace(**ARCHITECTURE)
 SIZE = {name: ARCHITECTURE[name] for name in ("hidden_size", "intermediate_size")} | {
@@ -65,30 +66,33 @@ def test_timing_by_hand() -> None:
     batches = [batch(lengths=[8, 8]), batch(lengths=[4, 2])]
     spec = run_spec(ModelSpec("tiny"), backend=BackendSpec("op", "eager", skip_padding=True))
     latency_ms = np.array([2.0, 4.0, 2.0])
-    result = throughput.timing(latency_ms, batches, CONFIG, spec, 0.01, {"elapsed_s": 0.01}, ("why",))
+    seen = Window(elapsed_s=0.01, counters={"elapsed_s": 0.01}, noisy_because=("why",))
+    result = throughput.timing(latency_ms, latency_ms, batches, CONFIG, spec, seen)
     assert (result.count, result.batch_size, result.seq_len) == (3, 2, 8)
-    assert result.throughput_sps == pytest.approx(2 / 0.002)
+    # Each batch's own median, 2 and 4 ms, by its calls: the short batches do not speak for the long ones.
+    typical_s = (2 * 0.002 + 0.004) / 3
+    assert result.throughput_sps == pytest.approx(2 / typical_s)
     assert result.latency_ms == {"p50": 2.0, "mean": pytest.approx(8 / 3), "min": 2.0, "max": 4.0}
     assert result.valid_tokens_per_call == pytest.approx((16 + 6 + 16) / 3)
     assert result.skipped_tokens_per_call == pytest.approx(10 / 3)
-    assert result.tokens_per_s == pytest.approx(38 / 3 / 0.002)
+    assert result.tokens_per_s == pytest.approx(38 / 3 / typical_s)
     flops = 2 * encoder_flops([8, 8], **SIZE) + encoder_flops([4, 2], **SIZE)
-    assert result.tflops == pytest.approx(flops / 3 / 0.002 / 1e12)
+    assert result.tflops == pytest.approx(flops / 3 / typical_s / 1e12)
     assert (result.noisy, result.noisy_because) == (True, ("why",))
     assert result.peak_fraction is None
 
 
 def test_padding_that_is_computed_is_not_called_skipped() -> None:
     result = throughput.timing(
-        np.array([1.0]),
-        [batch(lengths=[8, 1])],
-        CONFIG,
-        run_spec(ModelSpec("t")),
-        1.0,
-        {"elapsed_s": 1.0},
-        (),
+        np.array([1.0]), np.array([1.0]), [batch(lengths=[8, 1])], CONFIG, run_spec(ModelSpec("t")), Window()
     )
-    assert (result.skipped_tokens_per_call, result.noisy) == (0.0, False)
+    assert (result.skipped_tokens_per_call, result.padded_tokens_per_call) == (0.0, 7.0)
+    assert not result.noisy
+
+
+def test_the_typical_call_of_one_batch_is_the_median() -> None:
+    assert throughput.typical_ms(np.array([1.0, 50.0, 2.0]), 1) == 2.0
+    assert throughput.typical_ms(np.array([1.0, 10.0, 3.0, 30.0, 5.0, 20.0]), 2) == (3.0 + 20.0) / 2
 
 
 @pytest.mark.parametrize(
@@ -100,7 +104,8 @@ def test_calls_per_batch(calls: int, batches: int, expected: list[int]) -> None:
 
 def test_measure_keeps_every_sample() -> None:
     spec = run_spec(ModelSpec("tiny"), run_time=RunTimeSpec(iterations=70), batch=BatchSpec(2, 8))
-    result, latency_ms = throughput.measure(Counter(), [batch()], CONFIG, spec)
+    result, samples = throughput.measure(Counter(0.0005), [batch()], CONFIG, spec)
+    latency_ms = samples["latency_ms"]
     assert (result.count, len(latency_ms), latency_ms.dtype) == (70, 70, np.float64)
     assert {"p90", "ci_low", "ci_high"} <= set(result.latency_ms)
     assert not {"p95", "p99"} & set(result.latency_ms)

@@ -60,7 +60,7 @@ def test_batches_for_timing_are_full_and_of_one_length(
     tokenizer: transformers.PreTrainedTokenizerBase, pairs: Pairs
 ) -> None:
     texts = texts_of(pairs, "paraphrase-classification")
-    batches = text_batches(tokenizer, texts, 3, limit=48, seq_len=12)
+    batches = text_batches(tokenizer, texts, 3, limit=48, seq_len=12, full=True)
     assert [tuple(batch.input_ids.shape) for batch in batches] == [(3, 12), (3, 12)]
     assert torch.equal(batches[1].input_ids[2], batches[0].input_ids[0]), "the sixth row repeats the first"
     assert sum(batch.padded_tokens() for batch in batches) > 0

@@ -1,6 +1,7 @@
 """`python -m harness.worker SPEC.json`: measures what SPEC.json says and writes the result beside it.
 
-Exit status 0 when the report is complete, 1 when it is a failed one, 2 for a wrong call.
+Exit status 0 when the report is complete, 1 when it is a failed one, 2 for a wrong call, 74 when the disk is
+full.
 """
 
 from __future__ import annotations
@@ -11,7 +12,9 @@ import traceback
 from collections.abc import Sequence
 from pathlib import Path
 
+from harness import reserve
 from harness.errors import UserError
+from harness.report import DISK_FULL
 from harness.spec import RunSpec
 from harness.worker.run import begin, run
 
@@ -29,7 +32,17 @@ def main(arguments: Sequence[str]) -> int:
     except (OSError, ValueError, TypeError) as error:
         print(f"SPEC.json={str(path)!r}: is no spec ({one_paragraph(error)}).", file=sys.stderr)
         return 2
-    journal = begin(spec, path.parent)
+    try:
+        return _carry_out(spec, path.parent)
+    except OSError as error:
+        if not reserve.is_full(error):
+            raise
+        print(f"{path.parent}: {one_paragraph(error)}", file=sys.stderr)
+        return DISK_FULL
+
+
+def _carry_out(spec: RunSpec, folder: Path) -> int:
+    journal = begin(spec, folder)
     try:
         run(spec, journal)
     except Exception as error:

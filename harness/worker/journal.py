@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from harness import reserve
 from harness.report import Failure, Report
 
 
@@ -18,12 +19,15 @@ class Journal:
     def __init__(self, folder: Path, report: Report) -> None:
         self.folder = folder
         self.report = report
-        report.write(folder)
+        self._write()
 
     def record(self, **changes: Any) -> None:
         """Replaces fields of the report."""
         self.report = dataclasses.replace(self.report, **changes)
-        self.report.write(self.folder)
+        self._write()
+
+    def _write(self) -> None:
+        reserve.written(self.folder, lambda: self.report.write(self.folder))
 
     @contextmanager
     def phase(self, name: str, duration: str | None = None) -> Iterator[None]:

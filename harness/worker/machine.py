@@ -16,10 +16,13 @@ from pathlib import Path
 
 PROC = Path("/proc")
 CPU_FOLDER = Path("/sys/devices/system/cpu")
+CGROUP = Path("/sys/fs/cgroup")
 
 # Past these a measurement is called noisy. Shares are of the CPU time that the window offered.
 MAX_STEAL_SHARE = 0.01
 MAX_OTHERS_SHARE = 0.05
+MAX_OTHERS_CPUS = 0.5
+MAX_ELSEWHERE_SHARE = 0.05
 MAX_SWITCHES_PER_SECOND = 100.0
 MAX_MAJOR_FAULTS_PER_SECOND = 10.0
 MAX_FREQUENCY_DROP = 0.1
@@ -29,16 +32,22 @@ MEGABYTE = 1e6
 
 @dataclass(frozen=True)
 class Snapshot:
-    """Counters since the start of the process or the machine; times are of the CPUs that it may use."""
+    """Counters since the start of the process or the machine; times are of the CPUs that it may use.
+
+    machine_busy_s, machine_cpus: of all CPUs. quota_wait_s: time that a container's CPU limit held it back.
+    """
 
     own_cpu_s: float
     busy_cpu_s: float | None
+    machine_busy_s: float | None
+    machine_cpus: int
     steal_s: float | None
     involuntary_switches: int
     voluntary_switches: int
     minor_faults: int
     major_faults: int
     throttle_events: int | None
+    quota_wait_s: float | None
     frequency_mhz: float | None
     runnable: int | None
 
@@ -48,16 +57,19 @@ def snapshot() -> Snapshot:
     usage = resource.getrusage(resource.RUSAGE_SELF)
     cpus = os.sched_getaffinity(0)
     stat = _read(PROC / "stat") or ""
-    times = cpu_times(stat, cpus)
+    times, everywhere = cpu_times(stat, cpus), cpu_times(stat, None)
     return Snapshot(
         own_cpu_s=usage.ru_utime + usage.ru_stime,
         busy_cpu_s=times[0] if times else None,
+        machine_busy_s=everywhere[0] if everywhere else None,
+        machine_cpus=os.cpu_count() or len(cpus),
         steal_s=times[1] if times else None,
         involuntary_switches=usage.ru_nivcsw,
         voluntary_switches=usage.ru_nvcsw,
         minor_faults=usage.ru_minflt,
         major_faults=usage.ru_majflt,
         throttle_events=_throttle_events(cpus),
+        quota_wait_s=quota_wait(_read(CGROUP / "cpu.stat") or ""),
         frequency_mhz=_frequency(cpus),
         runnable=_runnable(stat),
     )
@@ -69,13 +81,16 @@ def interference(before: Snapshot, after: Snapshot, elapsed_s: float) -> dict[st
     values: dict[str, float | None] = {
         "elapsed_s": elapsed_s,
         "own_cpu_s": own,
-        "others_cpu_s": _others(before, after, own),
+        "others_cpu_s": _others(before.busy_cpu_s, after.busy_cpu_s, own),
+        "machine_others_cpu_s": _others(before.machine_busy_s, after.machine_busy_s, own),
+        "machine_cpus": after.machine_cpus,
         "steal_s": _difference(before.steal_s, after.steal_s),
         "involuntary_switches": after.involuntary_switches - before.involuntary_switches,
         "voluntary_switches": after.voluntary_switches - before.voluntary_switches,
         "minor_faults": after.minor_faults - before.minor_faults,
         "major_faults": after.major_faults - before.major_faults,
         "throttle_events": _difference(before.throttle_events, after.throttle_events),
+        "quota_wait_s": _difference(before.quota_wait_s, after.quota_wait_s),
         "frequency_mhz_before": before.frequency_mhz,
         "frequency_mhz_after": after.frequency_mhz,
         "runnable_before": before.runnable,
@@ -84,9 +99,10 @@ def interference(before: Snapshot, after: Snapshot, elapsed_s: float) -> dict[st
     return {name: float(value) for name, value in values.items() if value is not None}
 
 
-def noisy_because(counters: dict[str, float], cpus: int) -> tuple[str, ...]:
-    """One clause for each threshold that the counters of `interference` pass; `cpus`: CPUs that could be
-    used.
+def noisy_because(counters: dict[str, float], cpus: int, alone: bool = True) -> tuple[str, ...]:
+    """One clause for each threshold that the counters of `interference` pass.
+
+    cpus: CPUs that could be used. alone: False when other instances of the job work on the other CPUs.
     """
     elapsed = counters["elapsed_s"]
     if elapsed <= 0:
@@ -97,8 +113,12 @@ def noisy_because(counters: dict[str, float], cpus: int) -> tuple[str, ...]:
     if steal > MAX_STEAL_SHARE:
         reasons.append(f"the hypervisor took {steal:.0%} of the CPU time")
     others = counters.get("others_cpu_s", 0.0) / offered
-    if others > MAX_OTHERS_SHARE:
+    elsewhere = counters.get("machine_others_cpu_s", 0.0) / (elapsed * counters.get("machine_cpus", cpus))
+    if others > MAX_OTHERS_SHARE or others * cpus > MAX_OTHERS_CPUS:
         reasons.append(f"other processes took {others:.0%} of the CPU time")
+    elif alone and elsewhere > MAX_ELSEWHERE_SHARE:
+        # They share its memory, its last cache and its power.
+        reasons.append(f"other processes took {elsewhere:.0%} of the machine's CPU time, on other cores")
     switches = counters["involuntary_switches"] / elapsed
     if switches > MAX_SWITCHES_PER_SECOND:
         reasons.append(f"{switches:.0f} involuntary context switches a second")
@@ -107,28 +127,44 @@ def noisy_because(counters: dict[str, float], cpus: int) -> tuple[str, ...]:
         reasons.append(f"{faults:.0f} major page faults a second")
     if counters.get("throttle_events", 0.0) > 0:
         reasons.append(f"{counters['throttle_events']:.0f} thermal throttling events")
+    held = counters.get("quota_wait_s", 0.0) / offered
+    if held > MAX_STEAL_SHARE:
+        reasons.append(f"the container's CPU limit held it back for {held:.0%} of the CPU time")
     first, last = counters.get("frequency_mhz_before"), counters.get("frequency_mhz_after")
     if first and last and last < first * (1 - MAX_FREQUENCY_DROP):
         reasons.append(f"the clock fell from {first:.0f} to {last:.0f} MHz")
     return tuple(reasons)
 
 
-def cpu_times(stat: str, cpus: set[int]) -> tuple[float, float] | None:
-    """(busy, stolen) seconds of `cpus` since boot from the text of /proc/stat; None where it lists none of
-    them.
+def cpu_times(stat: str, cpus: set[int] | None) -> tuple[float, float] | None:
+    """(busy, stolen) seconds of `cpus` since boot from the text of /proc/stat, of all of them for None; None
+    where it lists none.
     """
     tick = os.sysconf("SC_CLK_TCK")
     busy = stolen = 0
     found = False
     for line in stat.splitlines():
         name, *fields = line.split() or [""]
-        if not name.startswith("cpu") or not name[3:].isdigit() or int(name[3:]) not in cpus:
+        if not name.startswith("cpu") or not name[3:].isdigit():
+            continue
+        if cpus is not None and int(name[3:]) not in cpus:
             continue
         user, nice, system, _idle, _iowait, irq, softirq, steal = (int(field) for field in fields[:8])
         busy += user + nice + system + irq + softirq
         stolen += steal
         found = True
     return (busy / tick, stolen / tick) if found else None
+
+
+def quota_wait(cpu_stat: str) -> float | None:
+    """Seconds that the threads of this control group waited for its CPU quota, from the text of its
+    cpu.stat.
+    """
+    for line in cpu_stat.splitlines():
+        name, _, value = line.partition(" ")
+        if name == "throttled_usec":
+            return int(value) / 1e6
+    return None
 
 
 def trim_memory() -> None:
@@ -163,8 +199,8 @@ def cpu_model() -> str | None:
     return None
 
 
-def _others(before: Snapshot, after: Snapshot, own: float) -> float | None:
-    busy = _difference(before.busy_cpu_s, after.busy_cpu_s)
+def _others(before: float | None, after: float | None, own: float) -> float | None:
+    busy = _difference(before, after)
     # The machine counts in ticks of 10 ms, the process exactly: the difference can come out below zero.
     return None if busy is None else max(0.0, busy - own)
 

@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from harness import reserve
 from harness.errors import UserError
 from harness.report import PREDICTIONS_FILE, SAMPLES_FILE, Memory, Report
 from harness.spec import RunSpec, warmup
@@ -39,7 +40,17 @@ def run(spec: RunSpec, journal: Journal) -> None:
         import torch
         import transformers
 
-        from harness.worker import accuracy, backends, identity, machine, peak, throughput, weights
+        from harness.worker import (
+            accuracy,
+            backends,
+            calibration,
+            identity,
+            machine,
+            peak,
+            server,
+            throughput,
+            weights,
+        )
 
         transformers.logging.set_verbosity_error()
         transformers.utils.logging.disable_progress_bar()
@@ -61,7 +72,9 @@ def run(spec: RunSpec, journal: Journal) -> None:
             backends.import_op()
         journal.record(identity=identity.with_op(journal.report.identity))
     with journal.phase("pack", "pack_s"):
-        runner = backends.prepare(loaded.model, spec, batches[0])
+        seen = calibration.batches(loaded, pairs, spec) if backends.needs_calibration(spec) else []
+        runner = backends.prepare(loaded.model, spec, batches[0], seen)
+    journal.record(identity=identity.with_backend(journal.report.identity, spec), backend=runner.facts)
     with journal.phase("cold", "cold_ms"), torch.inference_mode():
         runner.call(*batches[0].inputs)
     with journal.phase("check"):
@@ -69,7 +82,9 @@ def run(spec: RunSpec, journal: Journal) -> None:
 
     if reference is not None:
         with journal.phase("accuracy", "accuracy_s"):
-            result, rows = accuracy.measure(runner.call, reference, loaded, pairs, spec)
+            result, rows = accuracy.measure(
+                runner.call, reference, loaded, pairs, spec, in_place=runner.model is not None
+            )
             if rows:
                 write_json(journal.folder / PREDICTIONS_FILE, rows)
         journal.record(accuracy=result)
@@ -89,9 +104,10 @@ def run(spec: RunSpec, journal: Journal) -> None:
     with journal.phase("measure"):
         machine.trim_memory()
         peak_is_known = machine.reset_peak_memory()
-        timing, latency_ms = throughput.measure(runner.call, batches, loaded.model.config, spec)
+        load = server if spec.load.name == "server" else throughput
+        timing, samples = load.measure(runner.call, batches, loaded.model.config, spec)
         peak_mb = machine.peak_memory_mb() if peak_is_known else None
-    _write_samples(journal.folder, latency_ms)
+    _write_samples(journal.folder, samples)
     journal.record(timing=timing, memory=dataclasses.replace(journal.report.memory, peak_mb=peak_mb))
     if spec.backend.name == "op":
         with journal.phase("peak"):
@@ -112,7 +128,7 @@ def _pairs(spec: RunSpec, loaded: Loaded) -> Pairs | None:
 
 def _timed_batches(spec: RunSpec, loaded: Loaded, pairs: Pairs | None) -> list[Batch]:
     """What the timed calls take in turn."""
-    from harness.worker import accuracy, tokens
+    from harness.worker import accuracy, lengths, tokens
 
     batch = spec.batch
     limit = accuracy.position_limit(loaded.model)
@@ -124,9 +140,16 @@ def _timed_batches(spec: RunSpec, loaded: Loaded, pairs: Pairs | None) -> list[B
     if batch.tokens == "text" and pairs is not None:
         tokenizer = accuracy.need_tokenizer(loaded, "batch.tokens", batch.tokens)
         texts = tokens.texts_of(pairs, loaded.task)
-        return tokens.text_batches(tokenizer, texts, batch.size, limit=limit, seq_len=batch.seq_len)
-    lengths = [batch.seq_len] * batch.size
-    return [tokens.random_batch(loaded.model.config.vocab_size, lengths, batch.seq_len, spec.seed)]
+        padded = batch.seq_len if batch.pad_to == "seq_len" else None
+        limit = min(limit, batch.seq_len)
+        return tokens.text_batches(tokenizer, texts, batch.size, limit=limit, seq_len=padded, full=True)
+    vocabulary = loaded.model.config.vocab_size
+    return [
+        tokens.random_batch(
+            vocabulary, row, batch.seq_len if batch.pad_to == "seq_len" else max(row), spec.seed + number
+        )
+        for number, row in enumerate(lengths.rows(batch, spec.seed))
+    ]
 
 
 def _record_op(journal: Journal, runner: Runner, spec: RunSpec, example: Batch) -> None:
@@ -155,7 +178,7 @@ def _megabytes(tensors: Any) -> float:
     return sum({id(tensor): tensor.numel() * tensor.element_size() for tensor in tensors}.values()) / 1e6
 
 
-def _write_samples(folder: Path, latency_ms: Any) -> None:
+def _write_samples(folder: Path, samples: dict[str, Any]) -> None:
     import os
 
     import numpy as np
@@ -163,9 +186,13 @@ def _write_samples(folder: Path, latency_ms: Any) -> None:
     # NumPy appends its ending to a name that lacks it; the open file keeps the name, the rename makes it
     # whole.
     temporary = folder / f"{SAMPLES_FILE}.part"
-    with temporary.open("wb") as file:
-        np.savez_compressed(file, latency_ms=latency_ms)
-    os.replace(temporary, folder / SAMPLES_FILE)
+
+    def write() -> None:
+        with temporary.open("wb") as file:
+            np.savez_compressed(file, **samples)
+        os.replace(temporary, folder / SAMPLES_FILE)
+
+    reserve.written(folder, write)
 
 
 def begin(spec: RunSpec, folder: Path) -> Journal:

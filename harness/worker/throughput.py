@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import os
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -18,14 +17,15 @@ from harness import statistics
 from harness.instances import latency_summary
 from harness.report import Timing
 from harness.spec import RunSpec
-from harness.worker import machine
 from harness.worker.flops import encoder_flops
 from harness.worker.tokens import Batch
+from harness.worker.window import Window, window
 
 BAR_SECONDS = 0.5
 
 Call = Callable[..., torch.Tensor]
 Nanoseconds = NDArray[np.int64]
+Milliseconds = NDArray[np.float64]
 
 
 def time_calls(
@@ -57,32 +57,36 @@ def time_calls(
 
 def measure(
     call: Call, batches: Sequence[Batch], config: transformers.BertConfig, spec: RunSpec
-) -> tuple[Timing, NDArray[np.float64]]:
-    """The timed part, after warm-up: the timing and every latency in ms, in order of the calls."""
-    before = machine.snapshot()
-    begin = time.perf_counter()
-    samples = time_calls(
-        call, batches, seconds=spec.run_time.seconds, iterations=spec.run_time.iterations, title="measure"
-    )
-    elapsed = time.perf_counter() - begin
-    counters = machine.interference(before, machine.snapshot(), elapsed)
-    reasons = machine.noisy_because(counters, len(os.sched_getaffinity(0)))
+) -> tuple[Timing, dict[str, Milliseconds]]:
+    """The timed part, after warm-up: the timing and every sample, in order of the calls, as samples.npz has
+    them.
+    """
+    with window(alone=spec.host.instances == 1) as seen:
+        samples = time_calls(
+            call, batches, seconds=spec.run_time.seconds, iterations=spec.run_time.iterations, title="measure"
+        )
+        seen.sequences = len(samples) * spec.batch.size
     latency_ms = samples / 1e6
-    return timing(latency_ms, batches, config, spec, elapsed, counters, reasons), latency_ms
+    return timing(latency_ms, latency_ms, batches, config, spec, seen), {"latency_ms": latency_ms}
 
 
 def timing(
-    latency_ms: NDArray[np.float64],
+    latency_ms: Milliseconds,
+    service_ms: Milliseconds,
     batches: Sequence[Batch],
     config: Any,
     spec: RunSpec,
-    elapsed_s: float,
-    counters: dict[str, float],
-    reasons: tuple[str, ...],
+    seen: Window,
+    calls_per_s: float | None = None,
 ) -> Timing:
-    """What the samples say. Throughput and rates are those at the median: a few slow calls do not move it."""
-    median_s = statistics.median(latency_ms) / 1e3
-    calls = calls_per_batch(len(latency_ms), len(batches))
+    """What the samples say.
+
+    Rates are those of a typical call: a few slow ones do not move them. latency_ms: what a user waits;
+    service_ms: what each call took. calls_per_s: the rate of calls where something else than the model
+    decides it.
+    """
+    calls = calls_per_batch(len(service_ms), len(batches))
+    rate = calls_per_s if calls_per_s is not None else 1e3 / typical_ms(service_ms, len(batches))
     valid = _mean([sum(batch.lengths()) for batch in batches], calls)
     padded = _mean([batch.padded_tokens() for batch in batches], calls)
     flops = _mean(
@@ -99,19 +103,35 @@ def timing(
     )
     return Timing(
         count=len(latency_ms),
-        elapsed_s=elapsed_s,
+        elapsed_s=seen.elapsed_s,
         batch_size=spec.batch.size,
         seq_len=spec.batch.seq_len,
         latency_ms=latency_summary(latency_ms),
-        throughput_sps=spec.batch.size / median_s,
+        throughput_sps=spec.batch.size * rate,
         valid_tokens_per_call=valid,
         skipped_tokens_per_call=padded if spec.backend.skip_padding else 0.0,
-        tokens_per_s=valid / median_s,
-        tflops=flops / median_s / 1e12,
+        padded_tokens_per_call=padded,
+        tokens_per_s=valid * rate,
+        tflops=flops * rate / 1e12,
         outliers=statistics.tukey_outliers(latency_ms),
-        interference=counters,
-        noisy=bool(reasons),
-        noisy_because=reasons,
+        interference=seen.counters or {},
+        noisy=bool(seen.noisy_because),
+        noisy_because=seen.noisy_because,
+        began_s=seen.began_s,
+        observed=seen.observed,
+        energy=seen.energy,
+    )
+
+
+def typical_ms(samples: Milliseconds, batches: int) -> float:
+    """Mean over the calls of the median of each batch's own calls; the median where there is one batch.
+
+    Batches of different lengths take different times: the median over all of them would be that of one in the
+    middle, and say nothing of the long ones.
+    """
+    calls = calls_per_batch(len(samples), batches)
+    return _mean(
+        [statistics.median(samples[index::batches]) if n else 0.0 for index, n in enumerate(calls)], calls
     )
 
 
@@ -120,5 +140,5 @@ def calls_per_batch(calls: int, batches: int) -> list[int]:
     return [calls // batches + (index < calls % batches) for index in range(batches)]
 
 
-def _mean(values: Sequence[int], weights: Sequence[int]) -> float:
+def _mean(values: Sequence[float], weights: Sequence[int]) -> float:
     return float(np.average(values, weights=weights))

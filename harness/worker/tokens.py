@@ -67,15 +67,17 @@ def text_batches(
     *,
     limit: int,
     seq_len: int | None = None,
+    full: bool = False,
 ) -> list[Batch]:
     """Batches of `size` texts in their order, truncated to `limit` tokens.
 
-    With `seq_len`, for timing, every batch is full (texts are repeated from the start) and padded to that
-    length; otherwise the last one may be smaller and each is padded to its longest row.
+    seq_len: pads every row to that length; None to the longest row of its batch. full, for timing: texts are
+    repeated from the start until the last batch is full too; otherwise it may be smaller.
     """
-    if seq_len is not None:
+    if full:
         whole = -(-len(texts) // size) * size
         texts = list(itertools.islice(itertools.cycle(texts), whole))
+    if seq_len is not None:
         limit = min(limit, seq_len)
     chunks = (list(texts[start : start + size]) for start in range(0, len(texts), size))
     return [_encode(tokenizer, chunk, limit, seq_len) for chunk in chunks]
