@@ -34,7 +34,7 @@ def test_weights_are_in_the_order_of_prepack() -> None:
 @pytest.mark.parametrize("precision", PRECISIONS)
 def test_packing_is_deterministic_and_reads_only(precision: str) -> None:
     _, sources = encoder_and_sources()
-    first, second = (pack(sources, Policy(precision)) for _ in range(2))
+    (first,), (second,) = (pack(sources, Policy(precision)) for _ in range(2))
     assert first.dtype == torch.uint8
     assert first.dim() == 1
     assert torch.equal(first, second)

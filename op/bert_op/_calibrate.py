@@ -52,7 +52,7 @@ def calibrate(model: nn.Module, batches: Iterable[Any]) -> list[float]:
         model.eval()
         with torch.no_grad(), recorded_ranges(encoder, family) as ranges:
             for batch in batches:
-                _call(model, batch)
+                call_model(model, batch)
     finally:
         encoder.__class__ = own_class
         if was_training:
@@ -107,7 +107,8 @@ def recorded_ranges(encoder: nn.Module, family: Family) -> Iterator[list[float]]
             handle.remove()
 
 
-def _call(model: nn.Module, batch: Any) -> None:
+def call_model(model: nn.Module, batch: Any) -> None:
+    """Call `model` with a mapping of keywords, a tuple or list of positions, or a tensor."""
     if isinstance(batch, Mapping):
         model(**batch)
     elif isinstance(batch, (tuple, list)):

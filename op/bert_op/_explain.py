@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+from dataclasses import asdict
 from typing import Any
 
 import torch
 from torch import nn
 
 from bert_op._families import encoders_of, layers_of
+from bert_op._layer_errors import layer_errors
 from bert_op._library import build_info, loaded_from
 from bert_op._packed_encoder import PackedEncoder
 from bert_op._packing import OriginalPath
@@ -19,9 +22,12 @@ _NOT_CONVERTED = (
 )
 
 
-def explain(model: nn.Module | None = None) -> dict[str, Any]:
+def explain(model: nn.Module | None = None, inputs: Any = None) -> dict[str, Any]:
     """The state of the operator in this process and, if given, in `model`; plain values that JSON can hold.
 
+    Args:
+        inputs: a batch that the model is called with, to measure what its precision costs in each layer: a
+            mapping (keywords), a tuple or list (positions), or a tensor.
     Returns:
         `version`, `commit`, `dirty`, `compiler`, `torch`: what the library was built from and for;
         `isa`, `isa_detected`, `isa_available`: the tier in use, the best one of this CPU, and all in the
@@ -30,6 +36,11 @@ def explain(model: nn.Module | None = None) -> dict[str, Any]:
         `precision`, `skip_padding`: of the model, or of models created from here on if none is given.
         With a model also `packed_bytes`, `encoders` (one entry each: name, class, precision, packed sizes),
         `layers` (one entry each: what runs it, in which precision) and `fallbacks` (encoder and reason).
+        With inputs each layer that the operator runs also has `error`, see `LayerError`: its output, compared
+        with that of the same layer in fp32 from the same input.
+    Raises:
+        ValueError: inputs were given, but no model, or no encoder of it ran by the operator.
+        TypeError: the inputs are no batch.
     """
     policy = current_policy()
     process = {
@@ -40,7 +51,10 @@ def explain(model: nn.Module | None = None) -> dict[str, Any]:
         "skip_padding": policy.skip_padding,
     }
     if model is None:
+        if inputs is not None:
+            raise ValueError("explain got inputs, but no model to measure with them.")
         return process
+    errors = {} if inputs is None else layer_errors(model, inputs)
     encoders = [_explain_encoder(name, encoder) for name, encoder in encoders_of(model).items()]
     return {
         **process,
@@ -48,7 +62,13 @@ def explain(model: nn.Module | None = None) -> dict[str, Any]:
         "skip_padding": _common([encoder["skip_padding"] for encoder in encoders]),
         "packed_bytes": sum(encoder["packed_bytes"] for encoder in encoders),
         "encoders": encoders,
-        "layers": [layer for encoder in encoders for layer in encoder.pop("layers")],
+        "layers": [
+            {**layer, **({"error": asdict(error)} if error else {})}
+            for encoder in encoders
+            for layer, error in zip(
+                encoder.pop("layers"), errors.get(encoder["name"], itertools.repeat(None)), strict=False
+            )
+        ],
         "fallbacks": [
             {"encoder": encoder["name"], "reason": reason}
             for encoder in encoders
@@ -66,7 +86,7 @@ def _explain_encoder(name: str, encoder: nn.Module) -> dict[str, Any]:
             "packed_bytes": 0,
             "packed": None,
             "fallbacks": [_NOT_CONVERTED],
-            "layers": _layers(name, num_layers, "original", None, None),
+            "layers": [_layer(name, index, "original", None, None) for index in range(num_layers)],
         }
     policy = encoder.op_policy
     try:
@@ -74,36 +94,37 @@ def _explain_encoder(name: str, encoder: nn.Module) -> dict[str, Any]:
         now = None
     except OriginalPath as reason:
         now = str(reason)
-    arena = encoder.packed_weights
+    arenas = [getattr(encoder, name) for name in encoder.op_buffers]
+    packed = arenas if arenas[0] is not None else []
     ranges = "static" if policy.quantization_factors else "per token"
-    activations = ranges if policy.quantized and now is None else None
+
+    def layer(index: int) -> dict[str, Any]:
+        if now is not None:
+            return _layer(name, index, "original", None, None)
+        precision = policy.precision_of(index)
+        return _layer(name, index, "op", precision, ranges if precision.endswith("_qint8") else None)
+
     return {
         **entry,
         "precision": policy.precision,
         "skip_padding": policy.skip_padding,
-        "packed_bytes": 0 if arena is None else arena.numel(),
-        "packed": None if arena is None else json.loads(torch.ops.bert_op.describe([arena])),
+        "packed_bytes": sum(arena.numel() for arena in packed),
+        "packed": json.loads(torch.ops.bert_op.describe(packed)) if packed else None,
         "fallbacks": list(dict.fromkeys([*encoder.op_fallbacks, *([now] if now else [])])),
-        "layers": _layers(
-            name,
-            num_layers,
-            "original" if now else "op",
-            None if now else policy.precision,
-            activations,
-        ),
+        "layers": [layer(index) for index in range(num_layers)],
     }
 
 
-def _layers(
-    encoder: str, num_layers: int, path: str, precision: str | None, activations: str | None
-) -> list[dict[str, Any]]:
-    decision = {
+def _layer(
+    encoder: str, index: int, path: str, precision: str | None, activations: str | None
+) -> dict[str, Any]:
+    return {
+        "layer": index,
         "encoder": encoder,
         "path": path,
         "precision": precision,
         "quantized_activations": activations,
     }
-    return [{"layer": layer, **decision} for layer in range(num_layers)]
 
 
 def _common(values: list[Any]) -> Any:

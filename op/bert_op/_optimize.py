@@ -2,19 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
 from torch import nn
 
 from bert_op._encoder import replacement
-from bert_op._families import FAMILIES, config_of, encoders_of, family_of, refusal
+from bert_op._families import FAMILIES, config_of, encoders_of, family_of, layers_of, refusal
 from bert_op._packed_encoder import PackedEncoder
 from bert_op._packing import OriginalPath
-from bert_op._policy import Policy, check_factors, check_precision, current_policy, policy_of_config
+from bert_op._policy import (
+    Policy,
+    check_factors,
+    check_kept_layers,
+    check_precision,
+    current_policy,
+    find_layer,
+    layer_selectors,
+    policy_of_config,
+    save_to_config,
+)
 
-_OPTIONS = ("skip_padding", "free_original", "quantization_factors")
+_OPTIONS = ("skip_padding", "free_original", "quantization_factors", "keep_layers")
 
 
 def optimize(
@@ -24,6 +34,7 @@ def optimize(
     skip_padding: bool = True,
     free_original: bool = False,
     quantization_factors: Sequence[float] | None = None,
+    keep_layers: Iterable[int | str] | None = None,
     **unknown: Any,
 ) -> nn.Module:
     """Run every supported encoder in `model` by the operator; heads and everything else stay as they are.
@@ -38,11 +49,16 @@ def optimize(
         quantization_factors: static activation ranges for the int8 precisions, as `calibrate` returns them;
             by default those of the model's config if it has any; an empty list forces ranges per token at run
             time.
+        keep_layers: layers that the int8 precisions leave unquantized (in bf16 or fp32): indices (-1 is the
+            last) or names such as `encoder.layer.11`; `explain(model, inputs)` shows which would gain. By
+            default those of the model's config or the current policy; an empty list quantizes all.
     Returns:
-        `model` itself.
+        `model` itself. Its config keeps the options, so that `save_pretrained` saves them and
+        `from_pretrained` restores them where `bert_op` is imported.
     Raises:
-        TypeError: an option is unknown, or `model` is no `nn.Module`.
-        ValueError: the precision is unknown, the factors do not fit, or the model has no supported encoder.
+        TypeError: an option is unknown or of the wrong type, or `model` is no `nn.Module`.
+        ValueError: the precision is unknown, the factors do not fit, there is no such layer to keep, or the
+            model has no supported encoder.
         RuntimeError: a weight is not finite; the model is then as it was.
     """
     if unknown:
@@ -54,6 +70,9 @@ def optimize(
         name: _choose_policy(config_of(encoder), precision, skip_padding, quantization_factors)
         for name, encoder in encoders.items()
     }
+    if keep_layers is not None:
+        kept = _kept_layers(encoders, layer_selectors(keep_layers))
+        policies = {name: replace(policy, keep_layers=kept[name]) for name, policy in policies.items()}
     undo: list[tuple[nn.Module, Policy | None]] = []
     try:
         for name, encoder in encoders.items():
@@ -66,6 +85,7 @@ def optimize(
             elif isinstance(encoder, PackedEncoder):
                 encoder.detach_op()
         raise
+    _save_options(encoders)
     return model
 
 
@@ -96,6 +116,38 @@ def _supported_encoders(model: nn.Module) -> dict[str, nn.Module]:
             + (f" The model stays as it is, for {reason}." if reason else "")
         )
     return encoders
+
+
+def _kept_layers(
+    encoders: dict[str, nn.Module], selectors: tuple[int | str, ...]
+) -> dict[str, tuple[int, ...]]:
+    """The layers to keep of each encoder: indices are those of every one, names may be of one of several."""
+    kept = {}
+    known: set[int | str] = set()
+    for name, encoder in encoders.items():
+        family = family_of(encoder)
+        assert family is not None
+        prefix = f"{name}.{family.layers}" if name else family.layers
+        layers = [f"{prefix}.{index}" for index in range(layers_of(encoder))]
+        own = [s for s in selectors if isinstance(s, int) or find_layer(s, layers) is not None]
+        known.update(own)
+        kept[name] = check_kept_layers(own, layers)
+    if unknown := [selector for selector in selectors if selector not in known]:
+        check_kept_layers(unknown, layers)
+    return kept
+
+
+def _save_options(encoders: dict[str, nn.Module]) -> None:
+    """Write each encoder's policy into its config, once where encoders share one."""
+    written: list[Any] = []
+    for encoder in encoders.values():
+        config = config_of(encoder)
+        if config is None or any(config is other for other in written):
+            continue
+        assert isinstance(encoder, PackedEncoder)
+        written.append(config)
+        before = save_to_config(config, encoder.op_policy)
+        encoder.op_config = {**before, **encoder.op_config}
 
 
 def _choose_policy(

@@ -13,12 +13,24 @@ from torch.autograd import forward_ad
 
 from bert_op._families import Family, config_of
 from bert_op._packing import OriginalPath, Sources, pack, read_sources
-from bert_op._policy import Policy, current_policy, policy_of_config
+from bert_op._policy import Policy, current_policy, policy_of_config, set_in_config
 
 _GRADIENTS = (
     "gradients may be asked for (for inference, call it under torch.no_grad() or torch.inference_mode())"
 )
 _FREED = "the original weights of this encoder were freed by optimize(free_original=True)"
+
+_BUFFER = "packed_weights"
+_STATE = (
+    "op_policy",
+    "op_fallbacks",
+    "op_freed",
+    "op_ranges",
+    "op_buffers",
+    "op_config",
+    "_op_sources",
+    "_op_packed",
+)
 
 _packing = threading.Lock()
 
@@ -32,14 +44,15 @@ class Packed:
     """One value, so that threads see the packed weights and what they were made from change together."""
 
     sources: Sources
-    arena: Tensor
+    arenas: tuple[Tensor, ...]
 
 
 class PackedEncoder(nn.Module):
     """Mixin of an encoder class; its `forward` calls `encode` and, where that is None, Hugging Face's own.
 
-    The packed weights are also a buffer that is not part of the state dict, so that whatever records a graph
-    sees a plain tensor of the module.
+    The packed weights are also buffers that are not part of the state dict, so that whatever records a graph
+    sees plain tensors of the module: `packed_weights`, and `packed_weights_1` and so on where `keep_layers`
+    splits the layers.
 
     Attributes:
         family: where the encoder keeps its weights.
@@ -47,7 +60,9 @@ class PackedEncoder(nn.Module):
         op_fallbacks: the distinct reasons for which the original path ran so far.
         op_freed: whether the original weights were given up for their memory.
         op_ranges: what `config.calibrate_quant_factors` recorded so far.
-        packed_weights: the packed weights; None until they are needed, and in training.
+        op_buffers: the names of the buffers that hold the packed weights, in the order of the layers.
+        op_config: what the attributes of the config were that `optimize` wrote, by name.
+        packed_weights: the first of these buffers; None until it is needed, and in training.
     """
 
     family: ClassVar[Family]
@@ -55,6 +70,8 @@ class PackedEncoder(nn.Module):
     op_fallbacks: list[str]
     op_freed: bool
     op_ranges: list[float] | None
+    op_buffers: tuple[str, ...]
+    op_config: dict[str, Any]
     packed_weights: Tensor | None
     _op_sources: Sources | None
     _op_packed: Packed | None
@@ -65,7 +82,9 @@ class PackedEncoder(nn.Module):
         self.op_fallbacks = []
         self.op_freed = False
         self.op_ranges = None
-        self.register_buffer("packed_weights", None, persistent=False)
+        self.op_config = {}
+        self.op_buffers = (_BUFFER,)
+        self.register_buffer(_BUFFER, None, persistent=False)
         self._op_sources = None
         self._op_packed = None
         self.register_load_state_dict_post_hook(_after_loading)
@@ -77,16 +96,16 @@ class PackedEncoder(nn.Module):
         hooks = self._load_state_dict_post_hooks
         for key in [key for key, hook in hooks.items() if hook is _after_loading]:
             del hooks[key]
-        del self.packed_weights
-        for name in ("op_policy", "op_fallbacks", "op_freed", "op_ranges", "_op_sources", "_op_packed"):
+        set_in_config(config_of(self), self.op_config)
+        for name in self.op_buffers:
+            delattr(self, name)
+        for name in _STATE:
             del self.__dict__[name]
         self.__class__ = self.family.encoder
 
     def set_policy(self, policy: Policy) -> None:
         """Run by `policy` from here on."""
-        if policy.precision != self.op_policy.precision or (
-            policy.quantized and policy.quantization_factors != self.op_policy.quantization_factors
-        ):
+        if policy.packing != self.op_policy.packing:
             if self.op_freed:
                 raise RuntimeError(f"{_FREED}: its precision cannot be changed. Load the model again.")
             self._drop()
@@ -106,10 +125,10 @@ class PackedEncoder(nn.Module):
         inputs_require_grad = hidden_states.requires_grad or (
             attention_mask is not None and attention_mask.requires_grad
         )
-        arena = None
+        arenas: tuple[Tensor, ...] = ()
         if torch.compiler.is_compiling():
             reason = reason or _prepare_graph(self, torch.is_grad_enabled(), inputs_require_grad)
-            arena = self.packed_weights
+            arenas = tuple(getattr(self, name) for name in self.op_buffers)
             if reason is not None:
                 _note_in_graph(self, reason)
         else:
@@ -119,14 +138,14 @@ class PackedEncoder(nn.Module):
                 _check_transforms(hidden_states)
                 # What is traced in evaluation mode is a graph for inference.
                 gradients = torch.is_grad_enabled() and not torch.jit.is_tracing()
-                arena = self.ready(gradients=gradients, inputs_require_grad=inputs_require_grad)
+                arenas = self.ready(gradients=gradients, inputs_require_grad=inputs_require_grad)
             except OriginalPath as decision:
                 reason = str(decision)
                 self.note(reason)
         if reason is not None:
             return None
         return torch.ops.bert_op.encoder(
-            hidden_states, attention_mask, [arena], skip_padding=self.op_policy.skip_padding
+            hidden_states, attention_mask, list(arenas), skip_padding=self.op_policy.skip_padding
         )
 
     def check(self, *, gradients: bool, inputs_require_grad: bool = False) -> Sources:
@@ -150,7 +169,7 @@ class PackedEncoder(nn.Module):
             raise OriginalPath(reason)
         return sources
 
-    def ready(self, *, gradients: bool, inputs_require_grad: bool = False) -> Tensor:
+    def ready(self, *, gradients: bool, inputs_require_grad: bool = False) -> tuple[Tensor, ...]:
         """The packed weights, made anew if the parameters changed since.
 
         Raises:
@@ -160,13 +179,13 @@ class PackedEncoder(nn.Module):
         sources = self.check(gradients=gradients, inputs_require_grad=inputs_require_grad)
         packed = self._op_packed
         if packed is not None and packed.sources is sources and sources.same_weights():
-            return packed.arena
+            return packed.arenas
         with _packing:
             packed = self._op_packed  # another thread may have packed while this one waited
             if packed is None or not (packed.sources.same_modules() and packed.sources.same_weights()):
                 packed = self._pack()
             self._op_sources = packed.sources
-            return packed.arena
+            return packed.arenas
 
     def pack_early(self) -> None:
         """Pack now if possible, so that a graph recorded before the first forward finds packed weights.
@@ -234,7 +253,7 @@ class PackedEncoder(nn.Module):
         """The state to copy or pickle: the other side packs again, unless it cannot."""
         state = {**self.__dict__, "_op_sources": None, "_op_packed": None}
         if not self.op_freed:
-            state["_buffers"] = {**self._buffers, "packed_weights": None}
+            state["_buffers"] = {**self._buffers, **dict.fromkeys(self.op_buffers)}
         return state
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -251,16 +270,26 @@ class PackedEncoder(nn.Module):
             raise RuntimeError(f"{_FREED}, but its parameters were changed since. Load the model again.")
         sources = read_sources(self, self.family)
         packed = Packed(sources, pack(sources, self.op_policy))
-        self._op_packed, self.packed_weights = packed, packed.arena
+        self._op_packed = packed
+        self._show(packed.arenas)
         return packed
 
     def _adopt_freed(self) -> None:
-        assert self.packed_weights is not None
         self._op_sources = read_sources(self, self.family, freed=True)
-        self._op_packed = Packed(self._op_sources, self.packed_weights)
+        self._op_packed = Packed(self._op_sources, tuple(getattr(self, name) for name in self.op_buffers))
 
     def _drop(self) -> None:
-        self._op_sources = self._op_packed = self.packed_weights = None
+        self._op_sources = self._op_packed = None
+        self._show((None,))
+
+    def _show(self, arenas: tuple[Tensor | None, ...]) -> None:
+        """Let the buffers be `arenas`."""
+        names = (_BUFFER, *(f"{_BUFFER}_{index}" for index in range(1, len(arenas))))
+        for name in self.op_buffers[len(names) :]:
+            delattr(self, name)
+        for name, arena in zip(names, arenas, strict=True):
+            self.register_buffer(name, arena, persistent=False)
+        self.op_buffers = names
 
 
 def _after_loading(encoder: PackedEncoder, incompatible_keys: object) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import ctypes
 import itertools
 import operator
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -22,8 +22,9 @@ from transformers.activations import ACT2FN
 from transformers.utils import output_capturing
 
 from bert_op._families import ACTIVATIONS, Family, config_of, unsupported_sizes
-from bert_op._policy import Policy
+from bert_op._policy import FACTORS_PER_LAYER, Policy
 
+_WEIGHTS_PER_LAYER = 16
 _SAMPLES = 8
 _BITS: dict[torch.dtype, type[ctypes._SimpleCData[int]]] = {
     torch.bfloat16: ctypes.c_int16,
@@ -165,20 +166,38 @@ def read_sources(encoder: nn.Module, family: Family, *, freed: bool = False) -> 
     )
 
 
-def pack(sources: Sources, policy: Policy) -> Tensor:
-    """The weights of `sources` in the operator's layout: one 1-D uint8 tensor that any mode may use later.
+def pack(sources: Sources, policy: Policy) -> tuple[Tensor, ...]:
+    """The weights of `sources` in the operator's layout, as tensors that any mode may use later.
 
+    Returns:
+        One 1-D uint8 tensor for each run of consecutive layers of the same precision.
     Raises:
         RuntimeError: a weight is not finite, or has another shape than its layer needs.
     """
+    runs = itertools.groupby(range(sources.num_layers), policy.precision_of)
+    return tuple(
+        pack_layers(sources, list(layers), precision, policy.quantization_factors)
+        for precision, layers in runs
+    )
+
+
+def pack_layers(
+    sources: Sources, layers: Sequence[int], precision: str, factors: Sequence[float] = ()
+) -> Tensor:
+    """Consecutive layers in one precision; `factors` are those of all layers of `sources`, or none."""
+
+    def of_layers(values: Sequence[Any], each: int) -> list[Any]:
+        return list(values[each * layers[0] : each * (layers[-1] + 1)])
+
+    quantized = precision.endswith("_qint8")
     with _unobserved(), torch.inference_mode(False), torch.no_grad():
         (arena,) = torch.ops.bert_op.prepack(
-            [weight.detach() for weight in sources.weights],
+            [weight.detach() for weight in of_layers(sources.weights, _WEIGHTS_PER_LAYER)],
             num_heads=sources.num_heads,
             hidden_act=sources.hidden_act,
             layer_norm_eps=sources.layer_norm_eps,
-            precision=policy.precision,
-            quantization_factors=list(policy.quantization_factors) if policy.quantized else [],
+            precision=precision,
+            quantization_factors=of_layers(factors, FACTORS_PER_LAYER) if quantized else [],
         )
     return arena
 

@@ -1,10 +1,10 @@
-"""What models created from here on use: precision, padding, static activation ranges."""
+"""How models run: the options that models created from here on take, and those that a config keeps."""
 
 from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
@@ -12,6 +12,10 @@ from typing import Any
 
 PRECISIONS = ("fp32", "fp32_qint8", "bf16", "bf16_qint8")
 FACTORS_PER_LAYER = 8
+
+# The attribute of a model's config that keeps its options, and their names in it.
+SAVED = "bert_op"
+_SAVED_OPTIONS = ("precision", "skip_padding", "keep_layers")
 
 _FLAGS = {
     "1": True,
@@ -34,11 +38,14 @@ class Policy:
         skip_padding: leave out positions that no query attends; their rows are zero in the result.
         quantization_factors: empty, or 8 floats a layer for the int8 precisions: min and max of the inputs of
             QKV, attention output, intermediate and output.
+        keep_layers: layers that the int8 precisions leave unquantized. In a model's own policy these are
+            sorted indices; in that of models to come also names and indices from the end.
     """
 
     precision: str = "fp32"
     skip_padding: bool = False
     quantization_factors: tuple[float, ...] = ()
+    keep_layers: tuple[int | str, ...] = ()
 
     def __post_init__(self) -> None:
         check_precision(self.precision)
@@ -48,6 +55,15 @@ class Policy:
     @property
     def quantized(self) -> bool:
         return self.precision.endswith("_qint8")
+
+    @property
+    def packing(self) -> tuple[object, ...]:
+        """What the packed weights depend on."""
+        return (self.precision, *((self.quantization_factors, self.keep_layers) if self.quantized else ()))
+
+    def precision_of(self, layer: int) -> str:
+        """That of one layer: kept ones have the precision that the others are quantized from."""
+        return self.precision.removesuffix("_qint8") if layer in self.keep_layers else self.precision
 
 
 def check_precision(precision: object, setting: str = "precision") -> None:
@@ -74,6 +90,51 @@ def check_factors(factors: Sequence[float], num_layers: int) -> tuple[float, ...
     return values
 
 
+def layer_selectors(keep_layers: Iterable[int | str]) -> tuple[int | str, ...]:
+    """`keep_layers` as a tuple. Raises TypeError unless it is a list of indices and names."""
+    listed = not isinstance(keep_layers, str) and isinstance(keep_layers, Iterable)
+    selectors = tuple(keep_layers) if listed else ()
+    if not listed or any(isinstance(s, bool) or not isinstance(s, (int, str)) for s in selectors):
+        raise TypeError(
+            f"keep_layers={keep_layers!r} is not a list of layers: give indices or names, for example "
+            "[0, 'layer.11']."
+        )
+    return selectors
+
+
+def find_layer(selector: int | str, names: Sequence[str]) -> int | None:
+    """The index of the layer that `selector` means: an index, also from the end, or a name that is the end of
+    one of `names`, or the other way round."""
+    if isinstance(selector, int):
+        return selector % len(names) if -len(names) <= selector < len(names) else None
+    wanted = f".{selector}"
+    for index, name in enumerate(names):
+        if f".{name}".endswith(wanted) or wanted.endswith(f".{name}"):
+            return index
+    return None
+
+
+def check_kept_layers(
+    keep_layers: Iterable[int | str], names: Sequence[str], setting: str = "keep_layers"
+) -> tuple[int, ...]:
+    """The sorted indices of the layers to keep unquantized.
+
+    Args:
+        names: of the layers there are.
+    Raises:
+        TypeError: `keep_layers` is not a list of indices and names.
+        ValueError: there is no such layer.
+    """
+    found = {selector: find_layer(selector, names) for selector in layer_selectors(keep_layers)}
+    unknown = [selector for selector, index in found.items() if index is None]
+    if unknown:
+        raise ValueError(
+            f"{setting} has {', '.join(map(repr, unknown))}, but the layers are "
+            f"{names[0]} to {names[-1]}: give their names or the indices 0 to {len(names) - 1}."
+        )
+    return tuple(sorted({index for index in found.values() if index is not None}))
+
+
 def _from_environment(environ: Mapping[str, str]) -> Policy:
     precision = environ.get("BERT_OP_PRECISION") or "fp32"
     check_precision(precision, "BERT_OP_PRECISION")
@@ -92,20 +153,34 @@ def current_policy() -> Policy:
     return replace(_default, **_overrides.get({}))
 
 
-def configure(*, precision: str | None = None, skip_padding: bool | None = None) -> None:
+def configure(
+    *,
+    precision: str | None = None,
+    skip_padding: bool | None = None,
+    keep_layers: Iterable[int | str] | None = None,
+) -> None:
     """Set what models created from here on use; what is not given stays as it is.
 
+    Args:
+        keep_layers: layers that the int8 precisions leave unquantized: indices (-1 is the last) or names
+            such as `layer.11` or `encoder.layer.11`. Whether a model has them shows when it is created.
     Raises:
-        ValueError, TypeError: the precision is unknown, or skip_padding is not a bool.
+        ValueError, TypeError: the precision is unknown, skip_padding is not a bool, or keep_layers is not a
+            list of indices and names.
     """
     global _default
-    _default = replace(_default, **_given(precision, skip_padding))
+    _default = replace(_default, **_given(precision, skip_padding, keep_layers))
 
 
 @contextmanager
-def using(*, precision: str | None = None, skip_padding: bool | None = None) -> Iterator[None]:
+def using(
+    *,
+    precision: str | None = None,
+    skip_padding: bool | None = None,
+    keep_layers: Iterable[int | str] | None = None,
+) -> Iterator[None]:
     """Like `configure`, for models created inside the `with` block by this thread."""
-    overrides = {**_overrides.get({}), **_given(precision, skip_padding)}
+    overrides = {**_overrides.get({}), **_given(precision, skip_padding, keep_layers)}
     replace(_default, **overrides)  # an unknown precision is refused before the block is entered
     token = _overrides.set(overrides)
     try:
@@ -115,26 +190,73 @@ def using(*, precision: str | None = None, skip_padding: bool | None = None) -> 
 
 
 def policy_of_config(config: Any, policy: Policy) -> Policy:
-    """`policy`, overridden by the attributes of a model's `config` where it has them.
+    """`policy`, overridden by what a model's `config` says.
 
-    `use_bfloat16` and `use_quantization` choose the two halves of the precision; `quantization_factors` are
-    used by the int8 precisions and otherwise left alone, since a saved config keeps them.
+    `bert_op` is what `optimize` left there. `use_bfloat16` and `use_quantization` choose the two halves of
+    the precision; `quantization_factors` are used by the int8 precisions and otherwise left alone, since a
+    saved config keeps them.
+
+    Raises:
+        ValueError, TypeError: an option is unknown or does not fit the model.
     """
+    saved = getattr(config, SAVED, None) or {}
+    if not isinstance(saved, dict) or not saved.keys() <= set(_SAVED_OPTIONS):
+        raise ValueError(
+            f"config.{SAVED} is {saved!r}, but it holds options by name: {', '.join(_SAVED_OPTIONS)}. "
+            "Remove what does not belong there."
+        )
+    policy = replace(policy, **saved)
     use_bfloat16 = getattr(config, "use_bfloat16", None)
     use_quantization = getattr(config, "use_quantization", None)
-    if use_bfloat16 is None and use_quantization is None:
-        precision = policy.precision
-    else:
+    if use_bfloat16 is not None or use_quantization is not None:
         bfloat16 = policy.precision.startswith("bf16") if use_bfloat16 is None else bool(use_bfloat16)
         quantized = policy.quantized if use_quantization is None else bool(use_quantization)
         precision = ("bf16" if bfloat16 else "fp32") + ("_qint8" if quantized else "")
-    policy = replace(policy, precision=precision)
+        policy = replace(policy, precision=precision)
+    names = [f"layer.{index}" for index in range(config.num_hidden_layers)]
+    setting = f"config.{SAVED}['keep_layers']" if "keep_layers" in saved else "keep_layers"
+    policy = replace(policy, keep_layers=check_kept_layers(policy.keep_layers, names, setting))
     factors = getattr(config, "quantization_factors", None)
     if factors and policy.quantized:
         policy = replace(policy, quantization_factors=check_factors(factors, config.num_hidden_layers))
     return policy
 
 
-def _given(precision: str | None, skip_padding: bool | None) -> dict[str, Any]:
-    choices = {"precision": precision, "skip_padding": skip_padding}
+def save_to_config(config: Any, policy: Policy) -> dict[str, Any]:
+    """Write `policy` into `config`, so that it is saved with the model; returns the attributes before.
+
+    What the config said in its own words is brought in line, for it outranks what is written here.
+    """
+    values: dict[str, Any] = {
+        SAVED: {
+            "precision": policy.precision,
+            "skip_padding": policy.skip_padding,
+            "keep_layers": list(policy.keep_layers),
+        }
+    }
+    if policy.quantized:
+        values["quantization_factors"] = list(policy.quantization_factors) or None
+    if getattr(config, "use_bfloat16", None) is not None:
+        values["use_bfloat16"] = policy.precision.startswith("bf16")
+    if getattr(config, "use_quantization", None) is not None:
+        values["use_quantization"] = policy.quantized
+    before = {name: getattr(config, name, None) for name in values}
+    set_in_config(config, values)
+    return before
+
+
+def set_in_config(config: Any, values: Mapping[str, Any]) -> None:
+    """Set attributes of `config`, and remove those whose value is None."""
+    for name, value in values.items():
+        if value is not None:
+            setattr(config, name, value)
+        elif hasattr(config, name):
+            delattr(config, name)
+
+
+def _given(
+    precision: str | None, skip_padding: bool | None, keep_layers: Iterable[int | str] | None
+) -> dict[str, Any]:
+    kept = None if keep_layers is None else layer_selectors(keep_layers)
+    choices = {"precision": precision, "skip_padding": skip_padding, "keep_layers": kept}
     return {name: value for name, value in choices.items() if value is not None}

@@ -1,0 +1,111 @@
+"""What a precision costs in each layer: its output against that of the same layer in fp32.
+
+Layer by layer, so that the error of one does not hide in, or add to, that of the next: both get the same
+input, which is what the layers before it give in fp32.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from bert_op._calibrate import call_model
+from bert_op._packed_encoder import PackedEncoder
+from bert_op._packing import OriginalPath, pack_layers
+
+
+@dataclass(frozen=True)
+class LayerError:
+    """The error of one layer's output over the tokens that are attended.
+
+    Attributes:
+        cosine: mean over the tokens of the cosine between the two outputs; 1 is none.
+        cosine_min: that of the worst token.
+        relative_error: Euclidean norm of the difference, divided by that of the fp32 output.
+    """
+
+    cosine: float
+    cosine_min: float
+    relative_error: float
+
+
+class _Arguments(TorchDispatchMode):
+    """Notes what the operator is called with, first call by packed weights."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.of_arena: dict[int, tuple[Tensor, Tensor | None]] = {}
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if function is torch.ops.bert_op.encoder.default:
+            hidden_states, attention_mask, packed = args
+            self.of_arena.setdefault(packed[0].data_ptr(), (hidden_states, attention_mask))
+        return function(*args, **(kwargs or {}))
+
+
+def layer_errors(model: nn.Module, inputs: Any) -> dict[str, list[LayerError]]:
+    """Run `model` on `inputs` and measure every layer of the encoders that ran by the operator.
+
+    Returns:
+        one value a layer, by the encoder's name.
+    Raises:
+        ValueError: no encoder ran by the operator.
+        TypeError: the inputs are no batch.
+    """
+    with torch.no_grad(), _Arguments() as arguments:
+        call_model(model, inputs)
+    errors = {}
+    for name, encoder in model.named_modules():
+        if isinstance(encoder, PackedEncoder) and encoder.packed_weights is not None:
+            seen = arguments.of_arena.get(encoder.packed_weights.data_ptr())
+            if seen is not None:
+                errors[name] = _errors_of(encoder, *seen)
+    if not errors:
+        raise ValueError(
+            "no encoder of the model ran by the operator on these inputs: bert_op.explain(model) says why."
+        )
+    return errors
+
+
+def _errors_of(
+    encoder: PackedEncoder, hidden_states: Tensor, attention_mask: Tensor | None
+) -> list[LayerError]:
+    if encoder.op_freed:
+        raise ValueError(
+            "the error of a layer cannot be measured: the original weights were freed by "
+            "optimize(free_original=True). Load the model again."
+        )
+    try:
+        sources = encoder.check(gradients=False)
+    except OriginalPath as reason:
+        raise ValueError(f"the error of a layer cannot be measured, because {reason}.") from None
+    policy = encoder.op_policy
+
+    def run(state: Tensor, layer: int, precision: str) -> Tensor:
+        arena = pack_layers(sources, [layer], precision, policy.quantization_factors)
+        output: Tensor = torch.ops.bert_op.encoder(state, attention_mask, [arena], skip_padding=True)
+        return output
+
+    state = hidden_states.detach().float()
+    errors = []
+    with torch.no_grad():
+        for layer in range(sources.num_layers):
+            exact = run(state, layer, "fp32")
+            errors.append(_compare(run(state, layer, policy.precision_of(layer)), exact))
+            state = exact
+    return errors
+
+
+def _compare(output: Tensor, exact: Tensor) -> LayerError:
+    """Rows that were left out as padding are zero in both, and no token."""
+    tokens = exact.abs().sum(-1) > 0
+    if not tokens.any():
+        raise ValueError("the error of a layer cannot be measured: the inputs attend to no token.")
+    output, exact = output[tokens].double(), exact[tokens].double()
+    cosine = nn.functional.cosine_similarity(output, exact, dim=-1)
+    error = (output - exact).norm() / exact.norm()
+    return LayerError(cosine.mean().item(), cosine.min().item(), error.item())
