@@ -16,6 +16,7 @@ from worker_tools import ARCHITECTURE, WORDS, make_checkpoint, path_model, run_s
 from harness.errors import UserError
 from harness.spec import BackendSpec, ModelSpec, RunSpec
 from harness.worker import backends
+from harness.worker.backends import op
 from harness.worker.tokens import Batch, random_batch
 
 pytestmark = pytest.mark.usefixtures("hugging_face_as_it_is")
@@ -87,10 +88,31 @@ def test_the_reference_shares_the_weights(model: transformers.PreTrainedModel) -
     assert all(one.data_ptr() == two.data_ptr() and one is not two for one, two in pairs)
 
 
-@pytest.mark.parametrize("precision", ["fp32_qint8", "bf16_qint8"])
-def test_hugging_face_has_no_int8(model: transformers.PreTrainedModel, precision: str) -> None:
-    with pytest.raises(UserError, match="precision="):
-        backends.prepare(model, spec(precision=precision), batch(2, 8))
+def test_dynamic_int8_replaces_the_linear_layers_and_not_the_reference(
+    model: transformers.PreTrainedModel,
+) -> None:
+    reference = backends.reference_of(model)
+    inputs = batch(2, 8, padding=3).inputs
+    with torch.inference_mode():
+        before = reference(*inputs)
+        runner = backends.prepare(model, spec(graph="jit", precision="fp32_qint8"), batch(2, 8))
+        torch.testing.assert_close(runner.call(*inputs), before, rtol=0, atol=0.3)
+        assert not torch.equal(runner.call(*inputs), before)
+        assert torch.equal(reference(*inputs), before)
+    assert not any(type(module) is torch.nn.Linear for module in model.modules())
+    assert runner.facts["quantized_engine"] == torch.backends.quantized.engine
+
+
+def test_max_autotune_folds_the_weights(
+    model: transformers.PreTrainedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import torch._inductor.config as inductor
+
+    asked: list[Any] = []
+    monkeypatch.setattr(inductor, "freezing", False)
+    monkeypatch.setattr(torch, "compile", lambda head, mode: asked.append((mode, inductor.freezing)) or head)
+    backends.prepare(model, spec(graph="max-autotune"), batch(2, 8))
+    assert asked == [("max-autotune", True)]
 
 
 def test_a_model_without_a_head_gives_hidden_states() -> None:
@@ -175,7 +197,7 @@ def test_a_library_that_cannot_be_used_is_a_user_error(
     monkeypatch: pytest.MonkeyPatch, environment: dict[str, str], message: str, told: str
 ) -> None:
     refuse_import(monkeypatch, ImportError(message))
-    for name in backends.OP_ENVIRONMENT:
+    for name in op.ENVIRONMENT:
         monkeypatch.delenv(name, raising=False)
     for name, value in environment.items():
         monkeypatch.setenv(name, value)

@@ -53,23 +53,25 @@ def absent_because(loaded: Loaded, pairs: Pairs | None, data_name: str) -> str |
 
 
 def measure(
-    call: Call, reference: Head, loaded: Loaded, pairs: Pairs | None, spec: RunSpec
+    call: Call, reference: Head, loaded: Loaded, pairs: Pairs | None, spec: RunSpec, *, in_place: bool = True
 ) -> tuple[Accuracy, list[dict[str, Any]]]:
     """Accuracy of `call` and the rows of predictions.json ([] where no accuracy can be measured).
 
     Args:
         call: what is measured, see backends.Runner.
         reference: Hugging Face in fp32, see backends.reference_of.
-        loaded: its model is the converted one that `call` runs.
+        loaded: the model that was converted, its tokenizer and its task.
         pairs: labelled text, None for none.
         spec: for random ids, and for the names in messages.
+        in_place: whether loaded.model is the converted one that `call` runs, so that the hidden states below
+            its head can be compared too.
 
     Without labelled text, or with random weights, the error against the reference is still measured, on
     random ids. UserError where the checkpoint brings no tokenizer for the text.
     """
     reason = absent_because(loaded, pairs, spec.data.name)
     if reason is not None or pairs is None:
-        error = _error_on_random_ids(call, reference, loaded, spec)
+        error = _error_on_random_ids(call, reference, loaded, spec, in_place)
         return dataclasses.replace(error, absent_because=reason), []
     limit = position_limit(loaded.model)
     texts = texts_of(pairs, loaded.task)
@@ -83,9 +85,9 @@ def measure(
         accuracy, rows = _measure_embeddings(call, reference, inputs, labels)
     else:
         accuracy, rows = _measure_logits(call, reference, inputs, labels)
-        accuracy = dataclasses.replace(
-            accuracy, cosine_min=_encoder_cosine(loaded.model, reference.model, batches[-1])
-        )
+        if in_place:
+            cosine = _encoder_cosine(loaded.model, reference.model, batches[-1])
+            accuracy = dataclasses.replace(accuracy, cosine_min=cosine)
     return dataclasses.replace(accuracy, data_digest=pairs.digest()), rows
 
 
@@ -149,7 +151,9 @@ def _measure_embeddings(
     return accuracy, scoring.predictions(labels, measured, referred)
 
 
-def _error_on_random_ids(call: Call, reference: Head, loaded: Loaded, spec: RunSpec) -> Accuracy:
+def _error_on_random_ids(
+    call: Call, reference: Head, loaded: Loaded, spec: RunSpec, in_place: bool
+) -> Accuracy:
     """Error against the reference on rows of the timed length and shorter ones: padding takes part."""
     seq_len = spec.batch.seq_len
     lengths = [max(1, seq_len - row * seq_len // RANDOM_SEQUENCES) for row in range(RANDOM_SEQUENCES)]
@@ -159,7 +163,7 @@ def _error_on_random_ids(call: Call, reference: Head, loaded: Loaded, spec: RunS
         expected = _outputs(reference, inputs, "reference", _plain)
         found = _outputs(call, inputs, "measured", _plain)
         logit_max_abs = float(np.abs(found - expected).max())
-        cosine_min = _encoder_cosine(loaded.model, reference.model, batch)
+        cosine_min = _encoder_cosine(loaded.model, reference.model, batch) if in_place else None
         return Accuracy(samples=RANDOM_SEQUENCES, logit_max_abs=logit_max_abs, cosine_min=cosine_min)
     expected = _outputs(reference, inputs, "reference", _pooled)
     found = _outputs(call, inputs, "measured", _pooled)

@@ -20,7 +20,7 @@ from harness.errors import UserError
 from harness.host import parse_cores
 from harness.report import Identity
 from harness.spec import HostSpec, RunSpec
-from harness.worker import machine
+from harness.worker import backends, machine
 from harness.worker.weights import Loaded
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -87,6 +87,11 @@ def with_op(identity: Identity) -> Identity:
     """With the op's build and its tier; to be called when its library is loaded."""
     build: dict[str, Any] = json.loads(torch.ops.bert_op.build_info())
     return dataclasses.replace(identity, op_build=build, isa=build.get("isa"))
+
+
+def with_backend(identity: Identity, spec: RunSpec) -> Identity:
+    """With the versions of the packages that the backend is made of."""
+    return dataclasses.replace(identity, packages=backends.versions(spec.backend.name))
 
 
 def fingerprint(identity: Identity) -> str:

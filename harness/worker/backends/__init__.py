@@ -1,0 +1,83 @@
+"""What runs the model. Each backend is a file with `prepare(work) -> Runner` and the PACKAGES it is made of;
+a new one is such a file, a line below, a line in harness.spec.BACKENDS and a file in conf/backend.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import transformers
+
+from harness.spec import RunSpec
+from harness.worker.backends import hf, ipex, onnxruntime, op, openvino
+from harness.worker.backends.common import Head, Runner, Work, reference_of
+from harness.worker.backends.op import import_op
+from harness.worker.tokens import Batch
+
+__all__ = [
+    "Head",
+    "Runner",
+    "check_op_runs",
+    "import_op",
+    "needs_calibration",
+    "prepare",
+    "reference_of",
+    "versions",
+]
+
+BACKENDS = {"hf": hf, "ipex": ipex, "onnxruntime": onnxruntime, "op": op, "openvino": openvino}
+# Those that quantize activations with factors found beforehand; the others do it call by call.
+CALIBRATED = ("ipex", "openvino")
+
+
+def prepare(
+    model: transformers.PreTrainedModel, spec: RunSpec, example: Batch, calibration: Sequence[Batch] = ()
+) -> Runner:
+    """Converts `model` for the backend of `spec`, in place or into a form of its own.
+
+    Args:
+        model: in fp32 and eval mode.
+        spec: already checked.
+        example: a batch of the shape that will be timed.
+        calibration: batches for static quantization; the example where there are none.
+    Raises:
+        UserError: the backend's library is not there or cannot be loaded.
+        RuntimeError: the backend would not do what it was asked for.
+    """
+    work = Work(
+        model=model,
+        precision=spec.precision,
+        graph=spec.backend.graph,
+        skip_padding=spec.backend.skip_padding,
+        example=example,
+        calibration=tuple(calibration) or (example,),
+        threads=torch.get_num_threads(),
+    )
+    return BACKENDS[spec.backend.name].prepare(work)
+
+
+def needs_calibration(spec: RunSpec) -> bool:
+    """Whether `prepare` will want to see real inputs."""
+    return spec.backend.name in CALIBRATED and spec.precision.endswith("qint8")
+
+
+def check_op_runs(runner: Runner, spec: RunSpec, example: Batch) -> dict[str, Any]:
+    """Makes sure, after the first forward, that backend op ran the op; returns its explain(), {} for others.
+
+    RuntimeError where it did not.
+    """
+    return op.check_op_runs(runner, example) if spec.backend.name == "op" else {}
+
+
+def versions(name: str) -> dict[str, str]:
+    """The installed versions of what backend `name` is made of; a package that is missing is left out."""
+    found = {}
+    for package in BACKENDS[name].PACKAGES:
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
