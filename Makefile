@@ -10,7 +10,7 @@ NATIVE := CMakeLists.txt $(shell find cpp cmake -type f ! -name '*.py')
 CXX_FILES := $(filter %.cpp %.hpp %.h,$(NATIVE))
 
 .DELETE_ON_ERROR:
-.PHONY: run test lint format bench ui docs lock clean
+.PHONY: run test lint format bench ui docs lock peers clean
 .DEFAULT_GOAL := run
 
 run: $(VENV)/op.stamp
@@ -38,6 +38,24 @@ format: $(VENV)/op.stamp
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 	$(BIN)/clang-format -i $(CXX_FILES)
+
+# Environments of the peers that +experiment=shootout also measures, each beside the others because their pins
+# contradict: opt-in, since torch is in each of them. PEERS="openvino onnxruntime" chooses. With pip's default
+# index torch brings its CUDA build; TORCH_INDEX=<address of a CPU index> avoids it.
+PEERS ?= onnxruntime openvino ipex
+SIZE_onnxruntime := 1.5 GB, or 6 GB with the CUDA build of torch
+SIZE_openvino := 1.8 GB, or 6.5 GB with the CUDA build of torch
+SIZE_ipex := 2 GB, or 7 GB with the CUDA build of torch 2.8
+
+peers: $(PEERS:%=.venv-peers/%/installed.txt)
+
+.venv-peers/%/installed.txt: peers/%.txt
+	@echo "$*: a virtual environment of about $(SIZE_$*), in .venv-peers/$*"
+	$(PYTHON) -m venv --clear .venv-peers/$*
+	.venv-peers/$*/bin/python -m pip --disable-pip-version-check install --quiet \
+		$(if $(TORCH_INDEX),--no-deps --index-url $(TORCH_INDEX)) -c $< "$$(grep '^torch==' $<)"
+	.venv-peers/$*/bin/python -m pip --disable-pip-version-check install --quiet --no-deps -r $<
+	cp $< $@
 
 docs: $(VENV)/torch.stamp
 	$(PIP) install --quiet -c constraints.txt mkdocs
