@@ -7,7 +7,7 @@ sees: `CALLS` has one class for each way, and `replacement` joins it with Huggin
 from __future__ import annotations
 
 import threading
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -44,6 +44,9 @@ class _DropIn(PackedEncoder):
     but not other writes to the parameters until the next `eval()`.
     """
 
+    # Whether Hugging Face takes hidden states and attentions from hooks on the layers.
+    recorded_by_hooks: ClassVar[bool] = True
+
     def __init__(self, config: Any) -> None:
         super().__init__(config)
         self.attach(policy_of_config(config, current_policy()))
@@ -57,7 +60,7 @@ class _DropIn(PackedEncoder):
         config = config_of(self)
         if getattr(config, FLAG, False):
             return _CALIBRATING
-        if recording():
+        if self.recorded_by_hooks and recording():
             return "hidden states or attentions are recorded"
         if getattr(config, "_attn_implementation", None) not in _ATTENTION:
             return f"the attention implementation is {config._attn_implementation!r}"
@@ -136,6 +139,8 @@ class _PlainCall(_DropIn):
 
 class _MPNetCall(_DropIn):
     """Called as `MPNetEncoder`, which adds a relative position bias to the scores and may return a tuple."""
+
+    recorded_by_hooks = False  # it is asked for them by arguments
 
     def forward(
         self,
