@@ -76,6 +76,8 @@ void bench_gemm(const Options& options, const Kernels& tier, ElementType type, d
   std::byte* out = zeroed(activation_bytes(rows, k_tiles(ElementType::f32, n)));
   std::vector<float> bias(n), scale(n), column_sum(n * chunks), partial(round_up(rows, kRowBlock) * kPanelColumns);
   std::vector<RowScale> row_scale(rows * chunks);
+  const bool splits = type == ElementType::f32 && tier.split_bytes != nullptr;
+  std::vector<std::byte> split(splits ? tier.split_bytes(rows, tiles) : 0);
   std::vector<std::int64_t> positions(rows);
   for (std::int64_t i = 0; i < rows; ++i) positions[i] = i;
   GemmArgs args{.type = type,
@@ -90,7 +92,8 @@ void bench_gemm(const Options& options, const Kernels& tier, ElementType type, d
                 .columns = n,
                 .panel_begin = 0,
                 .panel_end = n / kPanelColumns,
-                .partial = partial.data()};
+                .partial = partial.data(),
+                .split = splits ? split.data() : nullptr};
   args.activation = activation;
   args.out_type = out_type;
   args.out = store_tiles(out, out_type, k_tiles(out_type, n));

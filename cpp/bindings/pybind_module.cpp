@@ -94,6 +94,10 @@ Floats gemm(const Floats& a, const Floats& weight, const Floats& bias, const std
   std::vector<float> packed_bias(n), weight_scale(n), column_sum(n * chunks),
       partial(round_up(rows, kRowBlock) * kPanelColumns);
   std::vector<RowScale> row_scale(rows * chunks);
+  std::optional<Buffer> split;
+  if (type == ElementType::f32 && tier.split_bytes != nullptr) {
+    split.emplace(static_cast<std::size_t>(tier.split_bytes(rows, tiles)));
+  }
   const Linear linear{
       k, n, type, tiles, packed_b.memory, packed_bias.data(), weight_scale.data(), column_sum.data(), nullptr};
   pack_linear(linear, weight.data(), bias.data(), 0, n);
@@ -122,7 +126,8 @@ Floats gemm(const Floats& a, const Floats& weight, const Floats& bias, const std
                 .columns = n,
                 .panel_begin = 0,
                 .panel_end = n / kPanelColumns,
-                .partial = partial.data()};
+                .partial = partial.data(),
+                .split = split ? split->memory : nullptr};
   args.activation = applied;
   args.out_type = out_type;
   args.out = store_rows(raw.data(), out_type, n);

@@ -34,6 +34,7 @@ struct TeamBuffers {
   struct Member {
     std::byte* attention = nullptr;
     float* partial = nullptr;
+    std::byte* split = nullptr;
   };
   std::vector<Member> members;
 };
@@ -51,7 +52,26 @@ Operand take_operand(Pieces& pieces, const ModelShape& shape, std::int64_t rows,
   return operand;
 }
 
-TeamBuffers take_buffers(Pieces& pieces, const ModelShape& shape, const Team& team, int members) {
+// A row of an fp32 operand, as its gemm reads it: split into three bf16 parts it is half as long again.
+std::int64_t gemm_row_bytes(const Kernels& kernels, ElementType type, std::int64_t tiles) {
+  const bool split = type == ElementType::f32 && kernels.split_bytes != nullptr;
+  return tiles * kTileRowBytes * (split ? 3 : 2) / 2;
+}
+
+std::int64_t split_bytes(const Kernels& kernels, const ModelShape& shape, std::int64_t rows) {
+  const ElementType type = linear_type(shape.precision);
+  if (type != ElementType::f32 || kernels.split_bytes == nullptr) return 0;
+  std::int64_t bytes = 0;
+  for (const std::int64_t columns : {shape.hidden_size, shape.intermediate_size}) {
+    const std::int64_t tiles = k_tiles(type, columns);
+    const std::int64_t most = tuning::max_pass_rows(rows, gemm_row_bytes(kernels, type, tiles));
+    bytes = std::max(bytes, kernels.split_bytes(most, tiles));
+  }
+  return bytes;
+}
+
+TeamBuffers take_buffers(Pieces& pieces, const Kernels& kernels, const ModelShape& shape, const Team& team,
+                         int members) {
   const ElementType floats = float_type(shape.precision);
   TeamBuffers buffers;
   buffers.hidden = take_operand(pieces, shape, team.padded_rows, shape.hidden_size, false);
@@ -66,6 +86,7 @@ TeamBuffers take_buffers(Pieces& pieces, const ModelShape& shape, const Team& te
     TeamBuffers::Member own;
     own.attention = pieces.take(attention_scratch_bytes(floats, team.max_sequence, shape.head_size()));
     own.partial = reinterpret_cast<float*>(pieces.take(team.max_slice_rows * kPanelColumns * 4));
+    own.split = pieces.take(split_bytes(kernels, shape, team.max_slice_rows));
     buffers.members.push_back(own);
   }
   return buffers;
@@ -156,6 +177,7 @@ class Member {
 
   GemmArgs gemm_args(const Slice& slice, const Linear& linear, const Operand& input) const {
     const Range panels = split(linear.out_features / kPanelColumns, members_, member_);
+    const TeamBuffers::Member& own = buffers_.members[static_cast<std::size_t>(member_)];
     return {.type = linear.type,
             .rows = slice.rows,
             .tiles = linear.tiles,
@@ -168,8 +190,9 @@ class Member {
             .columns = linear.out_features,
             .panel_begin = panels.begin,
             .panel_end = panels.end,
-            .pass_rows = tuning::pass_rows(slice.rows, linear.tiles * kTileRowBytes),
-            .partial = buffers_.members[static_cast<std::size_t>(member_)].partial};
+            .pass_rows = tuning::pass_rows(slice.rows, gemm_row_bytes(kernels_, linear.type, linear.tiles)),
+            .partial = own.partial,
+            .split = own.split};
   }
 
   void project(const Slice& slice, const Linear& linear, const Operand& input, Activation activation, PanelStore out) {
@@ -310,7 +333,7 @@ void run_on(const EncoderCall& call, const Sequences& sequences, int threads) {
   const Plan plan = make_plan(call.shape, sequences, threads);
   const auto take_all = [&](Pieces pieces, std::vector<TeamBuffers>& buffers) {
     for (const Team& team : plan.teams)
-      buffers.push_back(take_buffers(pieces, call.shape, team, plan.threads_per_team));
+      buffers.push_back(take_buffers(pieces, kernels(call.isa), call.shape, team, plan.threads_per_team));
     return pieces.used();
   };
   std::vector<TeamBuffers> buffers;

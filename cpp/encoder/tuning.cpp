@@ -19,9 +19,19 @@ std::int64_t slice_rows(const ModelShape& shape) {
   return std::clamp<std::int64_t>(l2_bytes() * 3 / 4 / row_bytes, 128, 512);
 }
 
+namespace {
+
+std::int64_t pass_bytes() { return l2_bytes() * 5 / 8; }
+
+}  // namespace
+
 std::int64_t pass_rows(std::int64_t rows, std::int64_t row_bytes) {
-  const std::int64_t passes = ceil_div(rows * row_bytes, l2_bytes() * 5 / 8);
+  const std::int64_t passes = ceil_div(rows * row_bytes, pass_bytes());
   return round_up(ceil_div(rows, passes), kRowBlock);
+}
+
+std::int64_t max_pass_rows(std::int64_t rows, std::int64_t row_bytes) {
+  return round_up(std::clamp<std::int64_t>(pass_bytes() / row_bytes, 1, rows), kRowBlock);
 }
 
 }  // namespace bert_op::tuning

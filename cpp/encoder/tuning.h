@@ -17,6 +17,9 @@ std::int64_t slice_rows(const ModelShape& shape);
 // of weights share L2. A multiple of kRowBlock.
 std::int64_t pass_rows(std::int64_t rows, std::int64_t row_bytes);
 
+// The most that pass_rows answers for up to `rows` rows.
+std::int64_t max_pass_rows(std::int64_t rows, std::int64_t row_bytes);
+
 // Streaming a model's weights through a core once takes about as long as computing this many rows.
 constexpr std::int64_t kRowsOfOneWeightStream = 96;
 

@@ -51,6 +51,7 @@ struct GemmArgs {
   std::int64_t panel_end;
   std::int64_t pass_rows = 1 << 30;  // rows that go through all panels together; a multiple of kRowBlock
   float* partial;                    // scratch [round_up(rows, 32)][32], used when there are several chunks
+  std::byte* split = nullptr;        // f32: Kernels::split_bytes(pass_rows, tiles) of scratch, or null: not split
   Activation activation = Activation::none;
   ElementType out_type = ElementType::f32;  // f32 or bf16
   PanelStore out{};                         // when add_to is null
@@ -121,6 +122,8 @@ struct Kernels {
   void (*attention)(const AttentionArgs&);
   void (*layer_norm)(const LayerNormArgs&);
   void (*quantize)(const QuantizeArgs&);
+  // Scratch of a gemm that multiplies fp32 as sums of bf16 parts; null on tiers that do not.
+  std::int64_t (*split_bytes)(std::int64_t rows, std::int64_t tiles);
   // Runs the tier's densest multiply-add on registers only, `rounds` times; returns operations (multiply and add count as
   // two). Timed by the caller, this is the peak that a kernel's rate is compared with.
   std::int64_t (*peak)(ElementType, std::int64_t rounds);

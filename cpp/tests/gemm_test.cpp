@@ -91,7 +91,7 @@ TEST(gemm_of_any_number_of_rows) {
       GemmOperands o(type, rows, 64, 64, random);
       const Matrix expected = o.expected(Activation::none), magnitude = o.magnitude();
       for (const Kernels* tier : testable_kernels()) {
-        const Matrix result = run(*tier, o, o.args(), ElementType::f32);
+        const Matrix result = run(*tier, o, o.args(*tier), ElementType::f32);
         CHECK(excess(result, expected, magnitude, o, Activation::none, ElementType::f32) <= 1.0);
       }
     }
@@ -105,7 +105,7 @@ TEST(gemm_of_any_k) {
       GemmOperands o(type, 33, k, 32, random);
       const Matrix expected = o.expected(Activation::none), magnitude = o.magnitude();
       for (const Kernels* tier : testable_kernels()) {
-        const Matrix result = run(*tier, o, o.args(), ElementType::f32);
+        const Matrix result = run(*tier, o, o.args(*tier), ElementType::f32);
         CHECK(excess(result, expected, magnitude, o, Activation::none, ElementType::f32) <= 1.0);
       }
     }
@@ -123,7 +123,7 @@ TEST(gemm_with_every_activation_result_type_and_form) {
         const Matrix expected = o.expected(activation);
         for (const Kernels* tier : testable_kernels()) {
           for (const ElementType out_type : {ElementType::f32, ElementType::bf16}) {
-            GemmArgs args = o.args();
+            GemmArgs args = o.args(*tier);
             args.activation = activation;
             const Form form = forms[random() % std::size(forms)];
             CHECK(excess(run(*tier, o, args, out_type, form), expected, magnitude, o, activation, out_type) <= 1.0);
@@ -131,8 +131,8 @@ TEST(gemm_with_every_activation_result_type_and_form) {
         }
       }
       for (const Kernels* tier : testable_kernels()) {
-        const Matrix rows = run(*tier, o, o.args(), ElementType::bf16);
-        for (const Form form : forms) CHECK(same_bits(run(*tier, o, o.args(), ElementType::bf16, form), rows));
+        const Matrix rows = run(*tier, o, o.args(*tier), ElementType::bf16);
+        for (const Form form : forms) CHECK(same_bits(run(*tier, o, o.args(*tier), ElementType::bf16, form), rows));
       }
     }
   }
@@ -155,7 +155,7 @@ TEST(gemm_adds_to_rows) {
         const std::vector<std::byte> start = row_major(before, ElementType::f32);
         std::memcpy(target.data(), start.data(), start.size());
         target.expect(0, static_cast<std::int64_t>(start.size()));
-        GemmArgs args = o.args();
+        GemmArgs args = o.args(*tier);
         args.add_to = target.floats();
         args.add_rows = add_rows.data();
         args.add_stride = stride;
@@ -182,6 +182,21 @@ TEST(gemm_adds_to_rows) {
   }
 }
 
+// fp32 without scratch for its parts, on tiers that would split it: short calls run so.
+TEST(gemm_of_fp32_that_is_not_split) {
+  Random random(8);
+  for (const std::int64_t rows : {std::int64_t{1}, std::int64_t{45}}) {
+    GemmOperands o(ElementType::f32, rows, 416, 64, random);
+    const Matrix expected = o.expected(Activation::none), magnitude = o.magnitude();
+    for (const Kernels* tier : testable_kernels()) {
+      GemmArgs args = o.args(*tier);
+      args.split = nullptr;
+      const Matrix result = run(*tier, o, args, ElementType::f32);
+      CHECK(excess(result, expected, magnitude, o, Activation::none, ElementType::f32) <= 1.0);
+    }
+  }
+}
+
 // Threads split the panels, and a sequence's rows stand wherever there is room: neither may change a bit.
 TEST(gemm_does_not_depend_on_how_panels_and_rows_are_split) {
   Random random(5);
@@ -189,7 +204,7 @@ TEST(gemm_does_not_depend_on_how_panels_and_rows_are_split) {
     for (const std::int64_t k : {std::int64_t{64}, std::int64_t{800}}) {
       GemmOperands o(type, 67, k, 160, random);
       for (const Kernels* tier : testable_kernels()) {
-        GemmArgs args = o.args();
+        GemmArgs args = o.args(*tier);
         args.activation = Activation::gelu_erf;
         const Matrix whole = run(*tier, o, args, ElementType::f32);
         for (std::int64_t begin = 0; begin < 5; ++begin) {
@@ -233,7 +248,7 @@ TEST(gemm_shows_nan_and_infinity_in_their_row_only) {
     for (const float bad : {kNan, kInfinity, -kInfinity}) {
       GemmOperands o(type, 37, 832, 64, random);
       std::vector<Matrix> clean;
-      for (const Kernels* tier : testable_kernels()) clean.push_back(run(*tier, o, o.args(), ElementType::f32));
+      for (const Kernels* tier : testable_kernels()) clean.push_back(run(*tier, o, o.args(*tier), ElementType::f32));
       for (const std::int64_t row : {std::int64_t{3}, std::int64_t{36}}) {
         // For u8 quantization turns NaN and infinity into a NaN scale (rows_test.cpp).
         if (type == ElementType::u8)
@@ -246,7 +261,7 @@ TEST(gemm_shows_nan_and_infinity_in_their_row_only) {
         for (const Activation activation : kActivations) {
           if (activation != Activation::none && !std::isnan(bad)) continue;  // relu(-inf) is 0
           for (const ElementType out_type : {ElementType::f32, ElementType::bf16}) {
-            GemmArgs args = o.args();
+            GemmArgs args = o.args(*tier);
             args.activation = activation;
             const Matrix result = run(*tier, o, args, out_type);
             for (std::int64_t row = 0; row < o.rows; ++row) {

@@ -17,7 +17,7 @@ std::vector<double> activated(const Kernels& tier, Activation activation, const 
   std::fill(o.a.begin(), o.a.end(), std::byte{0});
   o.packed_bias = floats_of(x);
   std::vector<std::byte> out(static_cast<std::size_t>(columns * element_bytes(out_type)));
-  GemmArgs args = o.args();
+  GemmArgs args = o.args(tier);
   args.activation = activation;
   args.out_type = out_type;
   args.out = store_rows(out.data(), out_type, columns);

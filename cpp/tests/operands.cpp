@@ -162,7 +162,12 @@ void GemmOperands::make_bytes(Random& random) {
   }
 }
 
-GemmArgs GemmOperands::args() {
+GemmArgs GemmOperands::args(const Kernels& tier) {
+  if (type == ElementType::f32 && tier.split_bytes != nullptr && split_ == nullptr) {
+    const std::int64_t bytes = tier.split_bytes(rows, tiles);
+    split_ = std::make_unique<GuardedBytes>(bytes);
+    split_->expect(0, bytes);
+  }
   return {.type = type,
           .rows = rows,
           .tiles = tiles,
@@ -175,7 +180,8 @@ GemmArgs GemmOperands::args() {
           .columns = columns,
           .panel_begin = 0,
           .panel_end = columns / kPanelColumns,
-          .partial = partial_->floats()};
+          .partial = partial_->floats(),
+          .split = tier.split_bytes != nullptr && split_ != nullptr ? split_->data() : nullptr};
 }
 
 Matrix GemmOperands::expected(Activation activation) const { return reference::gemm(x, weight, bias, activation); }

@@ -65,12 +65,13 @@ class GemmOperands {
   GemmOperands(const GemmOperands&) = delete;
   GemmOperands& operator=(const GemmOperands&) = delete;
 
-  // All but activation and output. The partial sums are this object's: one call at a time.
-  GemmArgs args();
+  // All but activation and output, with all the scratch that the tier can use. The scratch is this object's: one call at
+  // a time.
+  GemmArgs args(const Kernels& tier);
   Matrix expected(Activation activation) const;
   // The sum of the magnitudes that each result is made of: rounding errors are relative to it.
   Matrix magnitude() const;
-  bool scratch_intact() const { return partial_->rest_untouched(); }
+  bool scratch_intact() const { return partial_->rest_untouched() && (!split_ || split_->rest_untouched()); }
 
   ElementType type;
   std::int64_t rows, k, columns, tiles, chunks;
@@ -86,6 +87,7 @@ class GemmOperands {
 
   Matrix magnitude_of_x_;
   std::unique_ptr<GuardedBytes> partial_;
+  std::unique_ptr<GuardedBytes> split_;
 };
 
 }  // namespace bert_op::testing

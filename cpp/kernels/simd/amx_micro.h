@@ -1,6 +1,6 @@
 // The inner products on AMX tiles: 32 rows times 32 columns in four accumulator tiles. Loads and products alternate, so that
 // a load's latency hides behind the product before it; `between` runs on the vector ports meanwhile.
-// Instructions: Intel SDM volume 2, TDPBF16PS and TDPBUSD. fp32 stays on the vector units.
+// Instructions: Intel SDM volume 2, TDPBF16PS and TDPBUSD. fp32 is multiplied on the vector units here; amx_split.h has it on tiles.
 
 namespace {
 
@@ -117,6 +117,7 @@ struct MicroOf<F32> {
 template <class T>
 using Micro = typename MicroOf<T>::type;
 
+// fp32 takes six bf16 products (amx_split.h), which is what its peak counts.
 std::int64_t tile_peak(ElementType type, std::int64_t rounds) {
   enter();
   _tile_zero(0);
@@ -126,7 +127,7 @@ std::int64_t tile_peak(ElementType type, std::int64_t rounds) {
   _tile_zero(4);
   _tile_zero(6);
   for (std::int64_t round = 0; round < rounds; ++round) {
-    if (type == ElementType::bf16) {
+    if (type != ElementType::u8) {
       _tile_dpbf16ps(0, 4, 6);
       _tile_dpbf16ps(1, 4, 6);
       _tile_dpbf16ps(2, 4, 6);
@@ -139,7 +140,8 @@ std::int64_t tile_peak(ElementType type, std::int64_t rounds) {
     }
   }
   leave();
-  return rounds * 4 * 16 * 16 * 16 * 2 * (4 / element_bytes(type));
+  const std::int64_t groups = rounds * 4 * 16 * 16 * 16;
+  return type == ElementType::f32 ? groups * 2 * 2 / 6 : groups * 2 * (4 / element_bytes(type));
 }
 
 }  // namespace

@@ -95,8 +95,18 @@ class WeightStream {
   const std::byte* end_;
 };
 
+#ifdef BERT_OP_TIER_MICRO
+template <Activation A, class Out, bool AddTo>
+void split_gemm_blocks(const GemmArgs& g);  // amx_split.h
+#endif
+
 template <class T, Activation A, class Out, bool AddTo>
 void gemm_blocks(const GemmArgs& g) {
+#ifdef BERT_OP_TIER_MICRO
+  if constexpr (T::type == ElementType::f32) {
+    if (g.split != nullptr) return split_gemm_blocks<A, Out, AddTo>(g);
+  }
+#endif
   using M = Micro<T>;
   constexpr int kRows = M::kRows;
   alignas(64) Accumulator<T> sums[2][kRows * kPanelColumns];

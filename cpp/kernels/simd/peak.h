@@ -36,10 +36,7 @@ std::int64_t peak(ElementType type, std::int64_t rounds) {
   return peak_of<U8>(rounds);
 }
 #else
-std::int64_t peak(ElementType type, std::int64_t rounds) {
-  if (type == ElementType::f32) return peak_of<F32>(rounds);
-  return tile_peak(type, rounds);
-}
+std::int64_t peak(ElementType type, std::int64_t rounds) { return tile_peak(type, rounds); }
 #endif
 
 }  // namespace

@@ -29,6 +29,9 @@ constexpr auto leave = nothing_to_do;
 }  // namespace
 #endif
 #include "kernels/simd/gemm.h"
+#ifdef BERT_OP_TIER_MICRO
+#include "kernels/simd/amx_split.h"
+#endif
 #include "kernels/simd/rows.h"
 #include "kernels/simd/attention.h"
 #include "kernels/simd/peak.h"

@@ -13,6 +13,7 @@ const Kernels kernels_amx = {
     tier_amx::attention,
     tier_amx::layer_norm,
     tier_amx::quantize,
+    tier_amx::split_bytes,
     tier_amx::peak,
 };
 

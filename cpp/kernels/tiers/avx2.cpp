@@ -12,6 +12,7 @@ const Kernels kernels_avx2 = {
     tier_avx2::attention,
     tier_avx2::layer_norm,
     tier_avx2::quantize,
+    nullptr,
     tier_avx2::peak,
 };
 

@@ -12,6 +12,7 @@ const Kernels kernels_avx512 = {
     tier_avx512::attention,
     tier_avx512::layer_norm,
     tier_avx512::quantize,
+    nullptr,
     tier_avx512::peak,
 };
 

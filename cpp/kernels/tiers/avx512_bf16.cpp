@@ -12,6 +12,7 @@ const Kernels kernels_avx512_bf16 = {
     tier_avx512_bf16::attention,
     tier_avx512_bf16::layer_norm,
     tier_avx512_bf16::quantize,
+    nullptr,
     tier_avx512_bf16::peak,
 };
 

@@ -12,6 +12,7 @@ const Kernels kernels_avx512_vnni = {
     tier_avx512_vnni::attention,
     tier_avx512_vnni::layer_norm,
     tier_avx512_vnni::quantize,
+    nullptr,
     tier_avx512_vnni::peak,
 };
 

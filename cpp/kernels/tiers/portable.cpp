@@ -12,6 +12,7 @@ const Kernels kernels_portable = {
     tier_portable::attention,
     tier_portable::layer_norm,
     tier_portable::quantize,
+    nullptr,
     tier_portable::peak,
 };
 
