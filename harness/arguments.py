@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from harness.errors import UserError
+
 MULTIRUN = ("-m", "--multirun")
 
 
@@ -21,6 +23,18 @@ def quote_numbers(arguments: list[str], conf: Path) -> list[str]:
     """
     groups = {path.parent.name for path in conf.glob("*/*.yaml") if path.stem.isdigit()}
     return [_quoted(argument) if argument.partition("=")[0] in groups else argument for argument in arguments]
+
+
+def refuse_swept_repetitions(arguments: list[str]) -> None:
+    """Raises UserError for `repetitions=1,2` and for `repetition=...`: they say how a sweep is measured, and
+    are no axis of one.
+    """
+    for argument in arguments:
+        name, _, value = argument.partition("=")
+        if name.lstrip("+") == "repetitions" and not re.fullmatch(r"[^,(]*", value):
+            raise UserError(name, value, "cannot be swept: each is a part of one sweep", "Give one number")
+        if name.lstrip("+") == "repetition":
+            raise UserError(name, value, "is set by the harness", "Ask for several with repetitions=10")
 
 
 def _quoted(argument: str) -> str:

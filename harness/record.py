@@ -6,11 +6,11 @@ import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
-from harness import statistics, table
+from harness import repetitions, table
+from harness.compare import pairs
+from harness.compare.subjects import Subject
 from harness.errors import UserError
-from harness.report import REPORT_FILE, SAMPLES_FILE, Report
+from harness.report import REPORT_FILE, Report
 from harness.schema import Tracking
 from harness.sinks import files, mlflow_sink
 from harness.sinks.mlflow_store import open_store, told
@@ -73,7 +73,7 @@ def log_sweep(folder: Path, tracking: Tracking) -> None:
     sweep = Sweep.read(folder)
     jobs = [(Report.read(job), job) for job in job_folders(folder) if (job / REPORT_FILE).is_file()]
     reports = [report for report, _ in jobs]
-    paths = files.write_sweep(reports, folder) if reports else []
+    paths = files.write_sweep(repetitions.merged(reports), folder) if reports else []
     store = open_store(tracking.uri, tracking.experiment)
     with told(store.uri):
         parent = mlflow_sink.open_sweep(store, sweep.sweep_id, sweep.name)
@@ -97,24 +97,25 @@ def _failure(sweep: Sweep, reports: list[Report]) -> str | None:
         return "killed: the sweep did not come to its end"
     if not sweep.complete:
         return "interrupted: the sweep was stopped before its end"
-    failed = sum(report.status != "finished" for report in reports)
+    failed = sum(report.status != "finished" and not report.not_installed for report in reports)
     return f"{failed} of {len(reports)} jobs failed" if failed else None
 
 
 def verdicts(jobs: list[tuple[Report, Path]]) -> list[str | None]:
-    """Of each job against its baseline: `faster`, `slower`, `no difference detected` or `not comparable`."""
-    reports = [report for report, _ in jobs]
-    folders = {id(report): folder for report, folder in jobs}
-    return [_verdict(report, table.baseline_of(report, reports), folders) for report in reports]
+    """Of each job, with its repetitions, against its baseline: `faster`, `slower`, `no difference detected`
+    or `not comparable`.
+    """
+    variants = repetitions.merged([report for report, _ in jobs])
+    found = {
+        repetitions.variant(one.spec): _verdict(one, table.baseline_of(one, variants)) for one in variants
+    }
+    return [found[repetitions.variant(report.spec)] for report, _ in jobs]
 
 
-def _verdict(report: Report, baseline: Report | None, folders: dict[int, Path]) -> str | None:
+def _verdict(report: Report, baseline: Report | None) -> str | None:
     if report.timing is None or baseline is None or baseline is report:
         return None
-    if report.identity.fingerprint != baseline.identity.fingerprint:
-        return "not comparable"
-    both = [np.load(folders[id(one)] / SAMPLES_FILE)["latency_ms"] for one in (baseline, report)]
-    return str(statistics.compare(*both).verdict)
+    return pairs.compare(Subject("", baseline), Subject("", report)).verdict
 
 
 def recorded_tracking(folder: Path) -> Tracking:

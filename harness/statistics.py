@@ -1,15 +1,16 @@
 """Statistics of a measurement: pure functions of samples, labels and scores.
 
 Latency distributions of a busy machine are skewed and have long tails, so nothing here assumes a normal
-distribution: medians have order-statistic intervals, proportions Wilson's, comparisons a bootstrap and a rank
-test. A number that its samples cannot support is None, never a guess.
+distribution: medians have order-statistic intervals, proportions Wilson's, ratios a bootstrap. (Whether one
+thing is faster than another is judged in harness/compare/processes.py.) A number that its samples cannot
+support is None, never a guess.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -21,7 +22,6 @@ CONFIDENCE = 0.95
 # the true percentile with 99 % confidence.
 PERCENTILE_GATES: dict[int, int] = {90: 64, 95: 130, 99: 662}
 
-Verdict = Literal["faster", "slower", "no difference detected"]
 Floats = NDArray[np.float64]
 
 
@@ -56,16 +56,6 @@ class Threshold:
 
     value: float
     accuracy: float
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """Candidate against baseline; `ratio` is baseline median / candidate median, above 1 for a faster one."""
-
-    ratio: float
-    interval: Interval
-    p_value: float
-    verdict: Verdict
 
 
 def summarize(samples: ArrayLike) -> Summary:
@@ -126,6 +116,16 @@ def tukey_outliers(samples: ArrayLike) -> int:
     first, third = np.percentile(values, [25, 75])
     reach = 1.5 * (third - first)
     return int(np.count_nonzero((values < first - reach) | (values > third + reach)))
+
+
+def coefficient_of_variation(samples: ArrayLike) -> float:
+    """Standard deviation (of a sample, n - 1) / mean; ValueError for fewer than two samples or mean 0."""
+    values = _series(samples)
+    if values.size < 2 or values.mean() == 0:
+        raise ValueError(
+            f"{values.size} samples with mean {values.mean():g} have no coefficient of variation"
+        )
+    return float(values.std(ddof=1) / values.mean())
 
 
 def wilson_interval(successes: int, trials: int, confidence: float = CONFIDENCE) -> Interval:
@@ -250,25 +250,6 @@ def bootstrap_ratio_of_medians(
     tail = 100 * (1 - confidence) / 2
     low, high = np.percentile(ratios, [tail, 100 - tail])
     return Interval(low=float(low), high=float(high))
-
-
-def compare(
-    baseline: ArrayLike, candidate: ArrayLike, *, confidence: float = CONFIDENCE, seed: int = 0
-) -> Comparison:
-    """Whether `candidate` latencies are shorter than `baseline` latencies.
-
-    A difference is called only when both the bootstrap interval of the ratio of medians excludes 1 and the
-    Mann-Whitney test rejects equality: the first guards the size, the second the shape.
-    """
-    interval = bootstrap_ratio_of_medians(baseline, candidate, confidence=confidence, seed=seed)
-    p_value = float(stats.mannwhitneyu(_series(baseline), _series(candidate), alternative="two-sided").pvalue)
-    verdict: Verdict = "no difference detected"
-    if p_value < 1 - confidence:
-        if interval.low > 1:
-            verdict = "faster"
-        elif interval.high < 1:
-            verdict = "slower"
-    return Comparison(median(baseline) / median(candidate), interval, p_value, verdict)
 
 
 def geometric_mean(values: Sequence[float]) -> float:

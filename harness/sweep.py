@@ -16,7 +16,8 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 from rich.console import Console
 
-from harness import record
+from harness import record, repetitions, reserve, side_by_side
+from harness.compare import subjects
 from harness.errors import UserError
 from harness.job import CONFIG_FAILURE, FAILED, FINISHED, WRONG_INPUT, hidden, not_logged
 from harness.report import REPORT_FILE, Report
@@ -25,8 +26,11 @@ from harness.secrets import redact_files
 from harness.sinks import console as shown
 from harness.sinks import files, mlflow_sink
 from harness.sinks.mlflow_store import open_store, told
+from harness.values import write_json
 
 VARIABLE = "BERT_OP_SWEEP"
+# All variants of the sweep, the repetitions of each together, as one record that is complete by itself.
+RESULTS_FILE = "results.json"
 
 
 class SweepCallback(Callback):
@@ -34,6 +38,12 @@ class SweepCallback(Callback):
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Writes sweep.json and opens the parent run, so that concurrent jobs meet a store that is ready."""
+        repetitions.expand(config)
+        try:
+            side_by_side.arrange(config)
+        except UserError as problem:
+            shown.error(Console(), str(problem))
+            raise SystemExit(WRONG_INPUT) from None  # Hydra would make a warning of an error
         folder = Path(config.hydra.sweep.dir)
         os.environ[VARIABLE] = str(folder)
         choice = config.hydra.runtime.choices.get("experiment")
@@ -56,17 +66,29 @@ def finish(folder: Path, complete: bool, console: Console) -> int:
 
     complete: whether Hydra came to its end; an interrupted sweep keeps what is measured.
     """
+    try:
+        return _finish(folder, complete, console)
+    except OSError as problem:
+        not_logged(console, reserve.told(problem), folder)
+        return FAILED
+
+
+def _finish(folder: Path, complete: bool, console: Console) -> int:
     record.end_sweep(folder, complete)
     sweep = record.Sweep.read(folder)
     redact_files(folder)
     jobs = record.job_folders(folder)
-    reports = [Report.read(job) for job in jobs if (job / REPORT_FILE).is_file()]
+    reported = [job for job in jobs if (job / REPORT_FILE).is_file()]
+    reports = [Report.read(job) for job in reported]
     for job in jobs:
         if (job / REPORT_FILE).is_file() and not (job / files.MARKDOWN_FILE).is_file():
             files.write_run(Report.read(job), job)
     if reports:
-        files.write_sweep(reports, folder)
-        shown.summary(console, reports)
+        variants = subjects.of_runs(list(zip(reports, reported, strict=True)), folder.name)
+        write_json(folder / RESULTS_FILE, subjects.frozen(variants))
+        merged = [variant.report for variant in variants]
+        files.write_sweep(merged, folder)
+        shown.summary(console, merged)
     status = _status(reports, len(jobs))
     store = None
     if not jobs and sweep.problem is not None:
@@ -84,7 +106,12 @@ def finish(folder: Path, complete: bool, console: Console) -> int:
 
 
 def _status(reports: list[Report], jobs: int) -> int:
-    failures = [report.failure for report in reports if report.failure is not None]
+    """What is not installed does not fail a sweep in which something else was measured: its table says so."""
+    installed = [report for report in reports if not report.not_installed]
+    if reports and not installed:
+        return WRONG_INPUT
+    failures = [report.failure for report in installed if report.failure is not None]
     if failures and all(failure.kind == CONFIG_FAILURE for failure in failures) and len(reports) == jobs:
         return WRONG_INPUT
-    return FAILED if failures or len(reports) < jobs or not jobs else FINISHED
+    unfinished = any(report.status != "finished" for report in installed)
+    return FAILED if failures or unfinished or len(reports) < jobs or not jobs else FINISHED

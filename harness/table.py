@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from harness.report import Report
+from harness.report import NOT_INSTALLED, Report
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,12 @@ def baseline_of(report: Report, reports: list[Report]) -> Report | None:
         and other.timing is not None
         and _setting(other) == _setting(report)
     ]
-    return min(alike, key=lambda other: other.spec.precision != "fp32", default=None)
+    return min(alike, key=_distance_from_plain, default=None)
+
+
+def _distance_from_plain(report: Report) -> tuple[bool, bool]:
+    """Smallest for Hugging Face as it is: fp32, not captured as a graph."""
+    return report.spec.precision != "fp32", report.spec.backend.graph != "eager"
 
 
 def rows(reports: list[Report]) -> list[Row]:
@@ -50,7 +55,9 @@ def rows(reports: list[Report]) -> list[Row]:
 
 def columns(reports: list[Report]) -> list[Column]:
     """The columns that these jobs need: a setting that is the same for all of them is left to the title."""
-    return [CONTENDER, *(column for column in SETTINGS if len(_found(column, reports)) > 1), *RESULTS]
+    settings = [column for column in SETTINGS if len(_found(column, reports)) > 1]
+    repeated = REPEATED if any(report.repeated is not None for report in reports) else ()
+    return [CONTENDER, *settings, *repeated, *RESULTS]
 
 
 def title(reports: list[Report]) -> str:
@@ -68,13 +75,14 @@ def _found(column: Column, reports: list[Report]) -> list[float | str]:
 def notes(reports: list[Report]) -> list[str]:
     """Sentences without which the numbers could mislead; each once."""
     found = [note for report in reports for note in _notes_of(report)]
-    return [*dict.fromkeys(found), *_uncertainty(reports), *_noise(reports)]
+    return [*dict.fromkeys(found), *_uncertainty(reports), *_repeats(reports), *_noise(reports)]
 
 
 def _notes_of(report: Report) -> list[str]:
     name, timing, found = report.spec.contender, report.timing, []
     if report.failure is not None:
-        found.append(f"{name} failed: {report.failure.message}")
+        message = report.failure.message
+        found.append(message if report.not_installed else f"{name} failed: {message}")
     if report.identity.weights_source == "random":
         found.append(f"Good for speed, not for accuracy: {report.identity.weights_reason}.")
     if report.accuracy is not None and report.accuracy.absent_because:
@@ -95,6 +103,15 @@ def _uncertainty(reports: list[Report]) -> list[str]:
     return [
         f"An accuracy on {samples} samples is known to +-{50 * widest:.1f} points (95 %); "
         "agreement compares the same samples with Hugging Face in fp32 and tells smaller differences."
+    ]
+
+
+def _repeats(reports: list[Report]) -> list[str]:
+    if not any(report.repeated is not None for report in reports):
+        return []
+    return [
+        "Figures are medians over the repetitions, each a fresh process; spread is the coefficient of "
+        "variation of their medians. From six on there is a 95 % interval of p50."
     ]
 
 
@@ -120,9 +137,17 @@ def markdown(reports: list[Report]) -> str:
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
+def _status(report: Report) -> str | None:
+    """None for a finished job."""
+    if report.not_installed:
+        return NOT_INSTALLED
+    return None if report.status == "finished" else report.status
+
+
 def _setting(report: Report) -> tuple[object, ...]:
     spec = report.spec
-    return spec.model, spec.batch, spec.host, spec.data.name, spec.data.samples, spec.seed
+    data = spec.data.name, spec.data.samples
+    return spec.model, spec.batch, spec.load, spec.host, *data, spec.seed, spec.repetition
 
 
 def _speedup(report: Report, baseline: Report | None) -> float | None:
@@ -133,6 +158,10 @@ def _speedup(report: Report, baseline: Report | None) -> float | None:
 
 def _latency(name: str) -> Callable[[Row], float | None]:
     return lambda row: row.report.timing.latency_ms.get(name) if row.report.timing else None
+
+
+def _spread(report: Report) -> float | None:
+    return report.repeated.spread if report.repeated is not None else None
 
 
 def _percent(name: str) -> Callable[[Row], float | None]:
@@ -153,8 +182,19 @@ SETTINGS = (
     Column("threads", lambda row: row.report.identity.threads),
     Column("weights", lambda row: row.report.identity.weights_source),
 )
+# Of variants that were repeated: how often, and how much their processes differed.
+REPEATED = (
+    Column("runs", lambda row: len(row.report.repeated.measured) if row.report.repeated else None),
+    Column(
+        "spread",
+        lambda row: None if (s := _spread(row.report)) is None else 100 * s,
+        "{:.1f} %",
+    ),
+    Column("p50 from", _latency("ci_low"), "{:.2f}"),
+    Column("to ms", _latency("ci_high"), "{:.2f}"),
+)
 RESULTS = (
-    Column("status", lambda row: None if row.report.status == "finished" else row.report.status),
+    Column("status", lambda row: _status(row.report)),
     Column("seq/s", lambda row: row.report.timing.throughput_sps if row.report.timing else None, "{:.1f}"),
     Column("p50 ms", _latency("p50"), "{:.2f}"),
     Column("speed-up", lambda row: row.speedup, "{:.2f}x"),

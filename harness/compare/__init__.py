@@ -1,0 +1,1 @@
+"""`python -m harness.compare`: runs, sweeps, reports or commits against each other, with a verdict."""

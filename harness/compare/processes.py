@@ -1,0 +1,163 @@
+"""Whether the processes of one variant are faster than those of another: pure functions of their medians.
+
+The samples of one process are not independent: they share its memory layout and the state of the machine. Two
+processes of the same program can therefore differ by more than thousands of their samples would allow, so
+what is compared is one number for each process, its median latency. How, depends on how many processes there
+are:
+
+- Enough for a rank test: Mann-Whitney on the medians. Where the two variants took turns, Wilcoxon's
+  signed-rank test on the differences within the rounds speaks as well, which sees through a machine that
+  drifts; the smaller of the two p-values then counts twice (Bonferroni). The interval of the ratio of medians
+  is bootstrapped over processes, or over rounds where they took turns.
+- Fewer: their number cannot tell how much processes differ, so a spread of BETWEEN_PROCESSES is assumed (or
+  the one seen, if that is larger), on top of each process's own interval.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Literal
+
+import numpy as np
+from scipy import stats
+
+from harness import statistics
+from harness.statistics import Interval
+
+CONFIDENCE = 0.99
+SMALLEST = 0.01
+# Relative standard deviation of the medians of fresh processes of one program, as seen on shared machines.
+BETWEEN_PROCESSES = 0.024
+RESAMPLES = 2000
+
+Verdict = Literal["faster", "slower", "no difference detected"]
+
+
+@dataclass(frozen=True)
+class Process:
+    """One measured process. low_ms, high_ms: how far its own samples leave the median open, in ms.
+
+    round: its number in a sweep with repetitions. started_at: ISO 8601, None where unknown.
+    """
+
+    p50_ms: float
+    low_ms: float
+    high_ms: float
+    round: int | None = None
+    started_at: str | None = None
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Candidate against baseline; ratio: baseline's median latency / candidate's, above 1 for a faster one.
+
+    interval: of the ratio. p_value: None where the number of processes supports no test. method: a sentence.
+    paired: whether the rounds of an interleaved sweep were compared one by one.
+    """
+
+    ratio: float
+    interval: Interval
+    p_value: float | None
+    verdict: Verdict
+    method: str
+    paired: bool
+
+
+def compare(
+    baseline: Sequence[Process],
+    candidate: Sequence[Process],
+    *,
+    confidence: float = CONFIDENCE,
+    smallest: float = SMALLEST,
+    seed: int = 0,
+) -> Comparison:
+    """Compares the latencies of two variants, of at least one process each.
+
+    A difference is called when the interval of the ratio excludes 1, the test (where there is one) rejects
+    equality with p < 1 - confidence, and the ratio is off 1 by more than `smallest`: with many repetitions
+    even where a program happens to lie in memory is significant, and means nothing.
+    """
+    alpha = 1 - confidence
+    one, other = ([process.p50_ms for process in side] for side in (baseline, candidate))
+    ratio = statistics.median(one) / statistics.median(other)
+    if 2 / math.comb(len(one) + len(other), len(one)) >= alpha:
+        interval = _assumed(baseline, candidate, ratio, confidence)
+        method = (
+            f"an assumed spread of {_between(one, other):.1%} between processes, because {len(one)} and "
+            f"{len(other)} are too few for a test; repetitions=10 would find smaller differences"
+        )
+        return Comparison(ratio, interval, None, _verdict(ratio, interval, smallest), method, False)
+    p_value = float(stats.mannwhitneyu(one, other, alternative="two-sided").pvalue)
+    method = f"Mann-Whitney on the medians of {len(one)} and {len(other)} processes"
+    rounds = interleaved(baseline, candidate)
+    paired = 4 * 0.5 ** len(rounds) < alpha  # the smallest p-value that the signed ranks of as many can give
+    if paired:
+        logs = np.log([[a.p50_ms, b.p50_ms] for a, b in rounds])
+        ranks = float(stats.wilcoxon(logs[:, 0] - logs[:, 1]).pvalue) if np.ptp(logs, axis=1).any() else 1.0
+        p_value = min(1.0, 2 * min(p_value, ranks))
+        interval = _over_rounds(np.exp(logs), confidence, seed)
+        method += f", and Wilcoxon's signed ranks of {len(rounds)} rounds in which they took turns"
+    else:
+        interval = statistics.bootstrap_ratio_of_medians(
+            one, other, confidence=confidence, resamples=RESAMPLES, seed=seed
+        )
+    verdict = _verdict(ratio, interval, smallest) if p_value < alpha else "no difference detected"
+    return Comparison(ratio, interval, p_value, verdict, method, paired)
+
+
+def interleaved(baseline: Sequence[Process], candidate: Sequence[Process]) -> list[tuple[Process, Process]]:
+    """The pairs of the rounds that both have, if they really took turns: every round began after all of the
+    one before. Otherwise none, for then the partners of a pair have nothing in common.
+    """
+    first, second = ({p.round: p for p in side if p.round is not None} for side in (baseline, candidate))
+    pairs = [(first[number], second[number]) for number in sorted(first.keys() & second.keys())]
+    times: list[tuple[datetime, datetime]] = []
+    for pair in pairs:
+        starts = [datetime.fromisoformat(p.started_at) for p in pair if p.started_at is not None]
+        if len(starts) < 2:
+            return []
+        times.append((min(starts), max(starts)))
+    in_turn = all(before[1] < after[0] for before, after in itertools.pairwise(times))
+    return pairs if in_turn else []
+
+
+def _verdict(ratio: float, interval: Interval, smallest: float) -> Verdict:
+    if interval.low > 1 and ratio > 1 + smallest:
+        return "faster"
+    if interval.high < 1 and 1 / ratio > 1 + smallest:
+        return "slower"
+    return "no difference detected"
+
+
+def _between(one: Sequence[float], other: Sequence[float]) -> float:
+    """Relative standard deviation between processes: the one assumed, or that of what was seen if larger."""
+    seen = [statistics.coefficient_of_variation(side) for side in (one, other) if len(side) > 1]
+    return max([BETWEEN_PROCESSES, *seen])
+
+
+def _assumed(
+    baseline: Sequence[Process], candidate: Sequence[Process], ratio: float, confidence: float
+) -> Interval:
+    """Normal interval of the log ratio with the assumed spread, widened by what the samples leave open."""
+    one, other = ([process.p50_ms for process in side] for side in (baseline, candidate))
+    z = float(stats.norm.ppf((1 + confidence) / 2))
+    reach = z * _between(one, other) * math.sqrt(1 / len(one) + 1 / len(other))
+    down = statistics.median([p.low_ms / p.p50_ms for p in baseline])
+    down *= statistics.median([p.p50_ms / p.high_ms for p in candidate])
+    up = statistics.median([p.high_ms / p.p50_ms for p in baseline])
+    up *= statistics.median([p.p50_ms / p.low_ms for p in candidate])
+    return Interval(low=ratio * down * math.exp(-reach), high=ratio * up * math.exp(reach))
+
+
+def _over_rounds(medians: np.ndarray, confidence: float, seed: int) -> Interval:
+    """Percentile bootstrap of the ratio of medians, whole rounds drawn. medians: (rounds, 2) in ms."""
+    random = np.random.default_rng(seed)
+    draws = medians[random.integers(0, len(medians), (RESAMPLES, len(medians)))]
+    middles = np.median(draws, axis=1)
+    tail = 50 * (1 - confidence)
+    low, high = np.percentile(middles[:, 0] / middles[:, 1], [tail, 100 - tail])
+    return Interval(low=float(low), high=float(high))

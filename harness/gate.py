@@ -1,0 +1,199 @@
+"""python -m harness.gate: fails when a measurement is worse than a pinned baseline, for anyone's CI.
+
+  python -m harness.gate --baseline baseline.json --write RUN     pins what RUN measured
+  python -m harness.gate --baseline baseline.json RUN             compares RUN with it
+
+RUN: folders below outputs/runs or outputs/sweeps, or results.json or report.json files. The baseline is one
+JSON file that is complete by itself: settings, environment, the median of every process, and each decision.
+Commit it; pin a new one on purpose only, or many steps that are each within the noise add up unseen.
+
+A variant is worse when it is slower beyond chance (as harness.compare judges) and its median latency or its
+throughput is worse by more than --margin; or when its accuracy or F1 is lower by more than --accuracy-margin.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+
+from harness.compare import pairs, processes, subjects
+from harness.compare.pairs import NOT_COMPARABLE, Pair
+from harness.compare.subjects import Subject
+from harness.errors import UserError
+from harness.secrets import redact
+from harness.sinks import console as shown
+from harness.values import to_plain, write_json
+
+PASSED, WORSE, WRONG_INPUT = 0, 1, 2
+FOOT = """examples:
+  python -m harness repetitions=10 precision=bf16 run_time=smoke tracking=none hydra.sweep.dir=now
+  python -m harness.gate --baseline baseline.json now --margin 5%
+
+Exit status: 0 nothing is worse, 1 something is, 2 wrong command line, or a variant of the baseline was not
+measured or is not comparable: another machine or other versions need a baseline of their own."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What became of one variant of the baseline. outcome: `ok`, `worse`, `missing` or `not comparable`."""
+
+    variant: str
+    outcome: str
+    sentences: tuple[str, ...]
+    pair: Pair | None = None
+
+
+def judge(
+    baseline: Sequence[Subject],
+    measured: Sequence[Subject],
+    margin: float,
+    accuracy_margin: float,
+    confidence: float = processes.CONFIDENCE,
+) -> list[Finding]:
+    """One finding for each variant of the baseline, in its order.
+
+    margin: share of the baseline's latency or throughput. accuracy_margin: in 0..1, of accuracy and F1.
+    """
+    found = []
+    for one in baseline:
+        partner = next((other for other in measured if pairs.same_variant(one, other)), None)
+        if partner is None:
+            found.append(Finding(one.name, "missing", ("It is pinned, but was not measured.",)))
+            continue
+        pair = pairs.compare(one, partner, confidence=confidence)
+        found.append(_finding(one, partner, pair, margin, accuracy_margin))
+    return found
+
+
+def _finding(one: Subject, other: Subject, pair: Pair, margin: float, accuracy_margin: float) -> Finding:
+    worse = _lost_accuracy(one, other, accuracy_margin)
+    timed = one.report.timing is not None
+    if timed and pair.verdict == NOT_COMPARABLE:
+        why = tuple(f"{reason[:1].upper()}{reason[1:].rstrip('.')}." for reason in pair.because)
+        return Finding(one.name, "worse" if worse else NOT_COMPARABLE, (*worse, *why), pair)
+    told = []
+    if timed:
+        change = _change(one, other, pair)
+        told.append(f"{pair.verdict}: {change}")
+        loss = max(_losses(one, other))
+        if pair.verdict == "slower" and loss > margin:
+            worse += (f"It is slower by {loss:.1%}, and {margin:.1%} is allowed.",)
+        elif loss > margin:
+            told.append("The loss is beyond the margin, but may be chance: repeat it with repetitions=10.")
+        if pair.verdict == "faster":
+            told.append("Pin a new baseline to keep the gain.")
+        told += pair.cautions
+    return Finding(one.name, "worse" if worse else "ok", (*worse, *told), pair)
+
+
+def _change(one: Subject, other: Subject, pair: Pair) -> str:
+    assert pair.speed is not None
+    low, high = pair.speed.interval.low, pair.speed.interval.high
+    return (
+        f"p50 {pair.candidate_ms:.3f} ms against {pair.baseline_ms:.3f} ms, ratio {pair.speed.ratio:.3f} "
+        f"({low:.3f} .. {high:.3f})."
+    )
+
+
+def _losses(one: Subject, other: Subject) -> list[float]:
+    """Relative losses of latency and throughput, negative for gains."""
+    before, after = one.report.timing, other.report.timing
+    assert before is not None and after is not None
+    return [
+        after.latency_ms["p50"] / before.latency_ms["p50"] - 1,
+        1 - after.throughput_sps / before.throughput_sps,
+    ]
+
+
+def _lost_accuracy(one: Subject, other: Subject, margin: float) -> tuple[str, ...]:
+    """Sentences about lost accuracy. The same samples give the same decisions: no chance is left to judge."""
+    before, after = one.report.accuracy, other.report.accuracy
+    found = []
+    for name in ("accuracy", "f1"):
+        pinned = getattr(before, name, None)
+        now = getattr(after, name, None)
+        if pinned is None:
+            continue
+        if now is None:
+            found.append(f"Its {name} is pinned, but was not measured.")
+        elif before is not None and after is not None and before.data_digest != after.data_digest:
+            found.append(f"Its {name} was measured on other samples than those of the baseline.")
+        elif pinned - now > margin:
+            allowed = f"{100 * margin:g} points are allowed"
+            found.append(f"Its {name} fell from {pinned:.2%} to {now:.2%}, and {allowed}.")
+    return tuple(found)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Exit status: 0 nothing is worse, 1 something is, 2 wrong command line or nothing to compare with."""
+    options = _parser().parse_args(arguments)
+    console = Console(stderr=options.json)
+    try:
+        measured = [one for run in options.runs for one in subjects.read(run)]
+        if options.write:
+            return _pin(options.baseline, measured, console)
+        baseline = subjects.read(options.baseline)
+    except UserError as problem:
+        shown.error(console, str(problem))
+        return WRONG_INPUT
+    found = judge(baseline, measured, options.margin, options.accuracy_margin, options.confidence)
+    if options.json:
+        print(redact(json.dumps(to_plain(found), indent=2)))
+    for one in found:
+        style = {"ok": "green", "worse": "red"}.get(one.outcome, "yellow")
+        text = f"{one.outcome}: {one.variant}\n" + "".join(f"  {sentence}\n" for sentence in one.sentences)
+        console.print(redact(text.rstrip()), style=style, highlight=False, markup=False, soft_wrap=True)
+    outcomes = {one.outcome for one in found}
+    if "worse" in outcomes:
+        return WORSE
+    return PASSED if outcomes == {"ok"} else WRONG_INPUT
+
+
+def _pin(path: Path, measured: list[Subject], console: Console) -> int:
+    """Writes the baseline; what did not finish, or was measured twice, is no baseline."""
+    for place, one in enumerate(measured):
+        if one.report.status != "finished":
+            raise UserError("RUN", one.name, "did not finish, so it cannot be pinned", "Measure it again")
+        if any(pairs.same_variant(one, other) for other in measured[:place]):
+            raise UserError("RUN", one.name, "was measured in several of the runs", "Give one of them")
+    write_json(path, subjects.frozen([dataclasses.replace(one, source="baseline") for one in measured]))
+    console.print(f"{path} pins {len(measured)} variants", highlight=False, markup=False)
+    return PASSED
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m harness.gate", description=__doc__, epilog=FOOT,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )  # fmt: skip
+    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="what was measured now")
+    parser.add_argument("--baseline", type=Path, required=True, metavar="FILE", help="the pinned file")
+    parser.add_argument("--write", action="store_true", help="pin RUN as the baseline instead of comparing")
+    parser.add_argument("--margin", type=_share, default=0.05, metavar="5%", help="default 5%%")
+    parser.add_argument(
+        "--accuracy-margin", type=_share, default=0.005, metavar="0.5%", help="in points; default 0.5%%"
+    )
+    parser.add_argument(
+        "--confidence", type=_share, default=processes.CONFIDENCE, metavar="99%", help="default 99%%"
+    )
+    parser.add_argument("--json", action="store_true", help="JSON on stdout, for machines")
+    return parser
+
+
+def _share(text: str) -> float:
+    """`5%` and `0.05` are the same."""
+    value = float(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
+    if not 0 <= value < 1:
+        raise argparse.ArgumentTypeError(f"{text} is no share: write 5% or 0.05")
+    return value
+
+
+if __name__ == "__main__":
+    sys.exit(main())

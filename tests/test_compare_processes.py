@@ -1,0 +1,108 @@
+"""Verdicts on processes: how often they are wrong is simulated, seeded, with noise as machines have it."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+import numpy as np
+import pytest
+
+from harness.compare.processes import Comparison, Process, compare, interleaved
+
+BEGIN = datetime(2030, 1, 1, tzinfo=UTC)
+
+
+def processes(medians: np.ndarray | list[float], turn: int = 0, of: int = 2) -> list[Process]:
+    """Processes of `of` variants that take turns, five seconds each."""
+    return [
+        Process(
+            float(p50), float(p50), float(p50), number,
+            (BEGIN + timedelta(seconds=5 * (of * number + turn))).isoformat(),
+        )
+        for number, p50 in enumerate(medians)
+    ]  # fmt: skip
+
+
+def simulate(slower: float, spread: float, drift: float, bursts: float, tries: int = 100) -> list[Comparison]:
+    """Ten rounds a try, in each both variants once. spread: of fresh processes, with the tails of Student's t
+    with 4 degrees of freedom; drift: step of the machine's random walk between rounds; bursts: share of
+    processes that something else made slower, by 10 % on average.
+    """
+    random = np.random.default_rng(7)
+    found = []
+    for _ in range(tries):
+        machine = np.cumsum(random.normal(0, drift, 10))
+        sides = []
+        for turn, factor in enumerate((1.0, 1.0 + slower)):
+            own = random.standard_t(4, 10) * spread / np.sqrt(2)
+            burst = (random.random(10) < bursts) * random.exponential(0.1, 10)
+            sides.append(processes(4 * factor * np.exp(machine + own + burst), turn))
+        found.append(compare(*sides))
+    return found
+
+
+# 19 of 20 and 18 of 20 are to hold in a series of 20 tries, so the rates have to be better than that.
+@pytest.mark.parametrize(
+    ("spread", "drift", "bursts"),
+    [(0.005, 0.0, 0.0), (0.01, 0.01, 0.0), (0.015, 0.0, 0.02), (0.005, 0.03, 0.0), (0.024, 0.01, 0.05)],
+)
+def test_the_same_build_is_hardly_ever_told_apart(spread: float, drift: float, bursts: float) -> None:
+    found = simulate(0.0, spread, drift, bursts)
+    assert np.mean([c.verdict != "no difference detected" for c in found]) <= 0.02
+
+
+@pytest.mark.parametrize(
+    ("spread", "drift", "bursts"), [(0.01, 0.0, 0.0), (0.015, 0.0, 0.0), (0.01, 0.03, 0.0), (0.01, 0.0, 0.02)]
+)
+def test_a_build_slowed_down_by_five_percent_is_found(spread: float, drift: float, bursts: float) -> None:
+    found = simulate(0.05, spread, drift, bursts)
+    assert np.mean([c.verdict == "slower" for c in found]) >= 0.96
+    assert np.median([c.ratio for c in found]) == pytest.approx(1 / 1.05, rel=0.01)
+
+
+def test_the_interval_covers_the_true_ratio() -> None:
+    found = simulate(0.05, 0.015, 0.01, 0.0)
+    assert np.mean([c.interval.low <= 1 / 1.05 <= c.interval.high for c in found]) >= 0.96
+
+
+def test_what_drifts_is_seen_through_only_by_turns() -> None:
+    machine = np.linspace(1, 1.5, 12)
+    base, slow = processes(machine * 10, 0), processes(machine * 10.5, 1)
+    assert compare(base, slow).verdict == "slower" and compare(base, slow).paired
+    late = [Process(p.p50_ms, p.low_ms, p.high_ms, p.round, "2031-01-01T00:00:00+00:00") for p in slow]
+    assert interleaved(base, late) == []
+    assert compare(base, late).verdict == "no difference detected"
+
+
+def test_rounds_without_times_or_partners_are_no_pairs() -> None:
+    base, other = processes([1.0] * 10), processes([1.0] * 10, 1)
+    assert len(interleaved(base, other)) == 10
+    assert len(interleaved(base[:7], other[3:])) == 4
+    assert interleaved([Process(1, 1, 1, 0)], [Process(1, 1, 1, 0)]) == []
+
+
+@pytest.mark.parametrize(
+    ("candidate", "verdict"), [(10.8, "no difference detected"), (11.5, "slower"), (8.5, "faster")]
+)
+def test_one_process_each_tells_only_large_differences_apart(candidate: float, verdict: str) -> None:
+    found = compare([Process(10, 9.99, 10.01)], [Process(candidate, candidate, candidate)])
+    assert found.verdict == verdict and found.p_value is None and "2.4%" in found.method
+
+
+def test_a_process_that_is_open_itself_widens_the_interval() -> None:
+    calm = compare([Process(10, 10, 10)], [Process(13, 13, 13)])
+    open_one = compare([Process(10, 10, 10)], [Process(13, 9, 13)])
+    assert calm.verdict == "slower" and open_one.verdict == "no difference detected"
+    assert open_one.interval.high > calm.interval.high
+
+
+def test_what_is_smaller_than_the_smallest_is_not_called() -> None:
+    base = processes(10 + 0.001 * np.arange(10))
+    near = processes(10.05 + 0.001 * np.arange(10), 1)
+    assert compare(base, near).verdict == "no difference detected"
+    assert compare(base, near, smallest=0.002).verdict == "slower"
+
+
+def test_equal_processes_are_equal() -> None:
+    found = compare(processes([5.0] * 10), processes([5.0] * 10, 1))
+    assert found.ratio == 1 and found.p_value == 1 and found.verdict == "no difference detected"

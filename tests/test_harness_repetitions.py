@@ -1,0 +1,135 @@
+"""`repetitions=N`: which jobs come of it, in which order, and what is made of their reports."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from harness_fixtures import a_spec
+
+from harness import job, repetitions, table
+from harness.report import Accuracy, Failure, Report, Timing
+from harness.spec import BackendSpec, RunSpec
+from harness.values import read_json
+
+Cli = Callable[..., int]
+
+
+@pytest.fixture
+def at_once(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> Cli:
+    """The command line with a launch that starts no process: the tests are about which jobs there are."""
+
+    def launched(spec: RunSpec, folder: Path) -> Report:
+        timing = Timing(9, 1.0, spec.batch.size, 8, {"p50": 10.0 + spec.repetition}, 200.0, 16.0)
+        report = Report(spec, "finished", timing=timing)
+        report.write(folder)
+        return report
+
+    monkeypatch.setattr(job, "launch", launched)
+    return cli
+
+
+def jobs(sweep: Path) -> list[Report]:
+    folders = sorted((path.parent for path in sweep.glob("*/report.json")), key=lambda path: int(path.name))
+    return [Report.read(folder) for folder in folders]
+
+
+@pytest.mark.parametrize("flag", [[], ["-m"]], ids=["without -m", "with -m"])
+def test_repetitions_take_turns_over_the_variants(at_once: Cli, tmp_path: Path, flag: list[str]) -> None:
+    assert at_once(*flag, "repetitions=3", "batch=1,4", "tracking=none") == 0
+    done = [(report.spec.repetition, report.spec.batch.size) for report in jobs(tmp_path / "sweep")]
+    assert done == [(0, 1), (0, 4), (1, 1), (1, 4), (2, 1), (2, 4)]
+    assert {report.spec.repetitions for report in jobs(tmp_path / "sweep")} == {3}
+
+
+def test_a_canned_sweep_is_repeated_as_a_whole(at_once: Cli, tmp_path: Path) -> None:
+    assert at_once("+experiment=quickstart", "repetitions=2", "tracking=none") == 0
+    done = [(report.spec.repetition, report.spec.contender) for report in jobs(tmp_path / "sweep")]
+    assert [number for number, _ in done] == [0] * 5 + [1] * 5
+    assert [name for _, name in done[:5]] == [name for _, name in done[5:]]
+
+
+def test_one_variant_repeated_is_a_sweep_with_one_row_and_one_record(
+    at_once: Cli, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert at_once("repetitions=6", "tracking=none") == 0
+    assert "spread" in capfd.readouterr().out
+    lines = (tmp_path / "sweep/sweep.csv").read_text().splitlines()
+    assert len(lines) == 2 and ",6," in lines[1]
+    (variant,) = read_json(tmp_path / "sweep/results.json")["variants"]
+    whole = Report.from_plain(variant["report"])
+    assert whole.repeated is not None and [one.number for one in whole.repeated.measured] == [
+        0,
+        1,
+        2,
+        3,
+        4,
+        5,
+    ]
+
+
+@pytest.mark.parametrize("wrong", ["repetitions=0", "repetitions=1,2", "repetition=1", "repetitions=two"])
+def test_a_wrong_number_ends_with_2_and_says_so(
+    cli: Cli, wrong: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert cli(wrong, "tracking=none") == 2
+    assert wrong.split("=")[0] in "".join(capfd.readouterr())
+
+
+def a_report(number: int, p50: float, backend: str = "op", of: int = 6) -> Report:
+    spec = a_spec(backend=BackendSpec(backend), repetitions=of, repetition=number)
+    latency = {"p50": p50, "min": p50 - 1, "max": p50 + 1, "ci_low": p50 - 0.1, "ci_high": p50 + 0.1}
+    timing = Timing(9, 1.0, 2, 8, latency, 2000 / p50, 16.0, tflops=p50, outliers=1)
+    return Report(spec, "finished", timing=timing)
+
+
+def test_a_group_has_the_median_of_its_medians_their_interval_and_spread() -> None:
+    whole = repetitions.merge([a_report(number, p50) for number, p50 in enumerate([10, 12, 11, 13, 10, 14])])
+    assert whole.timing is not None and whole.repeated is not None
+    latency = whole.timing.latency_ms
+    assert latency["p50"] == 11.5 and (latency["ci_low"], latency["ci_high"]) == (10, 14)
+    assert (latency["min"], latency["max"]) == (9, 15)
+    assert whole.repeated.spread == pytest.approx(0.140, abs=0.001)
+    assert whole.timing.count == 54 and whole.timing.outliers == 6 and whole.timing.tflops == 11.5
+    assert Report.from_plain(json.loads(json.dumps(whole.to_plain()))) == whole
+
+
+def test_too_few_repetitions_have_no_interval() -> None:
+    whole = repetitions.merge([a_report(number, 10 + number, of=3) for number in range(3)])
+    assert whole.timing is not None and "ci_low" not in whole.timing.latency_ms
+
+
+def test_a_single_measurement_is_left_as_it_is() -> None:
+    alone = a_report(0, 10, of=1)
+    assert repetitions.merged([alone]) == [alone]
+
+
+def test_what_not_every_repetition_measured_is_absent_and_a_failure_fails_the_group() -> None:
+    first, second, third = a_report(0, 10, of=3), a_report(1, 12, of=3), a_report(2, 14, of=3)
+    assert second.timing is not None
+    second = dataclasses.replace(second, timing=dataclasses.replace(second.timing, tflops=None, noisy=True))
+    third = dataclasses.replace(
+        third,
+        timing=None,
+        status="failed",
+        failure=Failure("killed", "By SIGKILL."),
+        accuracy=Accuracy(5, 0.8),
+    )
+    whole = repetitions.merge([first, second, third])
+    assert whole.timing is not None and whole.timing.tflops is None and whole.timing.latency_ms["p50"] == 11
+    assert whole.timing.noisy_because == ("repetition 1 of 3",)
+    assert whole.status == "failed" and whole.failure is not None
+    assert whole.failure.message == "repetition 2 of 3: By SIGKILL."
+    assert whole.accuracy == Accuracy(5, 0.8)
+    assert whole.repeated is not None and (whole.repeated.asked, len(whole.repeated.measured)) == (3, 2)
+
+
+def test_the_speedup_of_groups_is_that_of_their_medians_and_of_jobs_that_of_their_round() -> None:
+    reports = [a_report(n, p50, "hf") for n, p50 in enumerate([20, 30])]
+    reports += [a_report(n, p50) for n, p50 in enumerate([10, 10])]
+    assert [row.speedup for row in table.rows(reports)][2:] == [2.0, 3.0]
+    hf, op = table.rows(repetitions.merged(reports))
+    assert hf.speedup == 1 and op.speedup == pytest.approx(2.5, rel=0.05)
