@@ -10,6 +10,7 @@ import numpy as np
 from harness import table
 from harness.report import SAMPLES_FILE, Interval, Report
 from harness.secrets import redact
+from harness.sinks import shootout
 from harness.values import write_text
 
 if TYPE_CHECKING:
@@ -20,6 +21,7 @@ MARKDOWN_FILE = "report.md"
 LATENCY_FILE = "latency.png"
 SWEEP_TABLE = "sweep"
 SWEEP_CHART = "sweep.png"
+TRADEOFF_CHART = "shootout.png"
 
 
 def write_run(report: Report, folder: Path) -> None:
@@ -31,7 +33,7 @@ def write_run(report: Report, folder: Path) -> None:
 
 
 def write_sweep(reports: list[Report], folder: Path) -> list[Path]:
-    """Writes the table of a sweep as Markdown, CSV and HTML, and its chart; returns the files."""
+    """Writes the table of a sweep as Markdown, CSV and HTML, and its charts; returns the files."""
     shown, body = table.columns(reports), table.rows(reports)
     cells = [[column.title for column in shown], *([column.text(row) for column in shown] for row in body)]
     notes = "".join(f"\n{note}\n" for note in table.notes(reports))
@@ -47,6 +49,9 @@ def write_sweep(reports: list[Report], folder: Path) -> list[Path]:
     if any(row.report.timing for row in body):
         _save(sweep_figure(reports), folder / SWEEP_CHART)
         paths.append(folder / SWEEP_CHART)
+        if len({row.report.spec.contender for row in body}) > 1:
+            _save(shootout.figure(reports), folder / TRADEOFF_CHART)
+            paths.append(folder / TRADEOFF_CHART)
     return paths
 
 
