@@ -1,4 +1,7 @@
-"""Refuses sweeps whose timings would mean nothing: jobs side by side on one machine that share cores."""
+"""Jobs of a sweep that run at the same time: none of them may disturb the timing of another.
+
+On a machine that jobs share, their cores must differ; on a cluster, a timing job has its node for itself.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,7 @@ from typing import Any
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
+from omegaconf import DictConfig, flag_override
 
 from harness.errors import UserError
 from harness.host import parse_cores
@@ -17,6 +21,27 @@ LAUNCHERS = {
     "hydra_plugins.hydra_joblib_launcher.joblib_launcher.JoblibLauncher": "joblib",
     "hydra_plugins.hydra_submitit_launcher.submitit_launcher.LocalLauncher": "submitit_local",
 }
+SLURM = "hydra_plugins.hydra_submitit_launcher.submitit_launcher.SlurmLauncher"
+
+
+def arrange(config: DictConfig) -> None:
+    """Makes Slurm give each timing job a node of its own, and refuses what cannot be timed.
+
+    config: Hydra's, before the sweep begins; changed. Its additional_parameters.exclusive=false is respected.
+
+    Raises:
+        UserError: jobs would be timed while they share cores of this machine.
+    """
+    params = [f"{key}={value}" for key, value in (config.hydra.sweeper.params or {}).items()]
+    overrides = [*params, *config.hydra.overrides.task]
+    launcher = config.hydra.launcher
+    check(launcher, overrides)
+    if launcher.get("_target_") == SLURM and _timed(swept(overrides)):
+        parameters = {"exclusive": True, **launcher.additional_parameters}
+        if parameters["exclusive"] is False:  # sbatch knows no --exclusive=false
+            del parameters["exclusive"]
+        with flag_override(config, ["readonly", "struct"], False):
+            launcher.additional_parameters = parameters
 
 
 def check(launcher: Mapping[str, Any], overrides: Sequence[str]) -> None:
@@ -40,9 +65,9 @@ def check(launcher: Mapping[str, Any], overrides: Sequence[str]) -> None:
 
 
 def _timed(choices: Mapping[str, Sequence[str]]) -> bool:
-    return set(choices.get("measure", ["all"])) != {"accuracy"} and choices.get("measure.throughput") != [
-        "false"
-    ]
+    if set(choices.get("measure", ["all"])) == {"accuracy"}:
+        return False
+    return choices.get("measure.throughput") != ["false"]
 
 
 def swept(overrides: Sequence[str]) -> dict[str, list[str]]:
@@ -55,7 +80,7 @@ def swept(overrides: Sequence[str]) -> dict[str, list[str]]:
 
 def _values(override: Override) -> list[str]:
     if not override.is_sweep_override():
-        return [str(override.get_value_element_as_str())]
+        return [str(override.get_value_element_as_str()).lower()]
     try:
         return [str(value) for value in override.sweep_string_iterator()]
     except HydraException:  # a glob: how many options it finds, only Hydra's loader knows
