@@ -10,7 +10,7 @@ NATIVE := CMakeLists.txt $(shell find cpp cmake -type f ! -name '*.py')
 CXX_FILES := $(filter %.cpp %.hpp %.h,$(NATIVE))
 
 .DELETE_ON_ERROR:
-.PHONY: run test lint format bench ui docs lock peers clean
+.PHONY: run test test-cluster lint format bench ui docs lock peers clean
 .DEFAULT_GOAL := run
 
 run: $(VENV)/op.stamp
@@ -19,6 +19,11 @@ run: $(VENV)/op.stamp
 test: $(VENV)/op.stamp
 	$(BIN)/ctest --test-dir build/editable --output-on-failure --no-tests=error
 	$(BIN)/python -m pytest
+
+# Slurm, PostgreSQL and an MLflow server on this machine, and sweeps through them; as root it installs what is missing.
+test-cluster: $(VENV)/op.stamp
+	$(PIP) install --quiet -c constraints.txt hydra-submitit-launcher psycopg2-binary
+	PYTHON=$(BIN)/python tests/cluster/run.sh
 
 # Kernels on one thread, then the whole encoder against Hugging Face's, call by call in turn.
 bench: $(VENV)/op.stamp
@@ -78,7 +83,7 @@ $(BIN)/python:
 
 # After a change of pyproject.toml's ranges: take what they now allow, and write down what that was.
 lock: $(VENV)/op.stamp
-	$(PIP) install --no-build-isolation --upgrade -e '.[dev,docs,slurm,joblib]'
+	$(PIP) install --no-build-isolation --upgrade -e '.[dev,docs,slurm,joblib,postgres]'
 	{ grep '^#' constraints.txt; $(PIP) freeze --exclude bert-op | sed 's/^\(torch==[^+]*\)+.*/\1/'; } > constraints.new
 	mv constraints.new constraints.txt
 
