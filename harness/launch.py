@@ -47,10 +47,12 @@ def launch(spec: RunSpec, folder: Path, worker: Sequence[str] | None = None) -> 
         OSError: `folder` cannot be written.
         KeyboardInterrupt: after the interrupted job has been stopped and its report written.
     """
-    worker = worker or (peers.interpreter(spec.backend), *WORKER)
+    python = peers.interpreter(spec.backend)
+    worker = worker or (python, *WORKER)
     placements = host.plan(spec.host, frozenset(os.sched_getaffinity(0)))
     folder.mkdir(parents=True, exist_ok=True)
     unfinished.mark(folder)
+    spec.write(folder / SPEC_FILE)
     reserve.hold(folder)
     try:
         report = _measured(spec, folder, placements, worker)
@@ -67,7 +69,6 @@ def launch(spec: RunSpec, folder: Path, worker: Sequence[str] | None = None) -> 
 def _measured(spec: RunSpec, folder: Path, placements: list[host.Placement], worker: Sequence[str]) -> Report:
     if len(placements) == 1:
         return _run([spec], [folder], placements, worker)[0]
-    spec.write(folder / SPEC_FILE)
     barrier = folder / "barrier"
     barrier.mkdir()
     specs = [_instance(spec, index, barrier) for index in range(len(placements))]

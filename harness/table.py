@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from harness.report import NOT_INSTALLED, Report
+from harness import load_notes
+from harness.report import NOT_INSTALLED, Report, Server
 
 
 @dataclass(frozen=True)
@@ -56,14 +57,17 @@ def rows(reports: list[Report]) -> list[Row]:
 def columns(reports: list[Report]) -> list[Column]:
     """The columns that these jobs need: a setting that is the same for all of them is left to the title."""
     settings = [column for column in SETTINGS if len(_found(column, reports)) > 1]
+    loaded = LOADED if any(report.spec.load.name != "offline" for report in reports) else ()
+    served = SERVED if any(report.spec.load.name == "server" for report in reports) else ()
     repeated = REPEATED if any(report.repeated is not None for report in reports) else ()
-    return [CONTENDER, *settings, *repeated, *RESULTS]
+    return [CONTENDER, *settings, *repeated, *served, *RESULTS, *loaded]
 
 
 def title(reports: list[Report]) -> str:
     """What the jobs have in common, in one line."""
     found = {column.title: _found(column, reports) for column in SETTINGS}
-    return ", ".join(f"{name} {values[0]}" for name, values in found.items() if len(values) == 1)
+    common = {name: values[0] for name, values in found.items() if len(values) == 1}
+    return ", ".join(f"{name} {value}" for name, value in common.items() if value != USUAL.get(name))
 
 
 def _found(column: Column, reports: list[Report]) -> list[float | str]:
@@ -87,6 +91,7 @@ def _notes_of(report: Report) -> list[str]:
         found.append(f"Good for speed, not for accuracy: {report.identity.weights_reason}.")
     if report.accuracy is not None and report.accuracy.absent_because:
         found.append(f"Accuracy was not measured: {report.accuracy.absent_because}.")
+    found += load_notes.of(report)
     if timing is not None and timing.skipped_tokens_per_call:
         share = timing.skipped_tokens_per_call / (timing.batch_size * timing.seq_len)
         found.append(f"{name} skipped padding: {share:.0%} of the token positions were not computed.")
@@ -164,6 +169,15 @@ def _spread(report: Report) -> float | None:
     return report.repeated.spread if report.repeated is not None else None
 
 
+def _server(report: Report) -> Server | None:
+    return report.timing.server if report.timing is not None else None
+
+
+def _in_bound(report: Report) -> str | None:
+    server = _server(report)
+    return None if server is None or server.met is None else ("yes" if server.met else "no")
+
+
 def _percent(name: str) -> Callable[[Row], float | None]:
     def value(row: Row) -> float | None:
         fraction = getattr(row.report.accuracy, name) if row.report.accuracy else None
@@ -177,7 +191,9 @@ SETTINGS = (
     Column("model", lambda row: row.report.spec.model.name),
     Column("batch", lambda row: row.report.spec.batch.size),
     Column("seq_len", lambda row: row.report.spec.batch.seq_len),
-    Column("graph", lambda row: row.report.spec.backend.graph),
+    Column("lengths", lambda row: load_notes.lengths(row.report.spec.batch)),
+    Column("load", lambda row: row.report.spec.load.name),
+    Column("instances", lambda row: row.report.spec.host.instances),
     Column("data", lambda row: row.report.spec.data.name),
     Column("threads", lambda row: row.report.identity.threads),
     Column("weights", lambda row: row.report.identity.weights_source),
@@ -192,6 +208,14 @@ REPEATED = (
     ),
     Column("p50 from", _latency("ci_low"), "{:.2f}"),
     Column("to ms", _latency("ci_high"), "{:.2f}"),
+)
+# What goes without saying in a title.
+USUAL = {"lengths": "fixed", "load": "offline", "instances": 1}
+# load=single_stream and load=server are about latency, load=server about the rate too.
+LOADED = (Column("p90 ms", _latency("p90"), "{:.2f}"), Column("p99 ms", _latency("p99"), "{:.2f}"))
+SERVED = (
+    Column("queries/s", lambda row: s.rate if (s := _server(row.report)) else None, "{:.2f}"),
+    Column("in bound", lambda row: _in_bound(row.report)),
 )
 RESULTS = (
     Column("status", lambda row: _status(row.report)),

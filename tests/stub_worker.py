@@ -1,7 +1,8 @@
 """Stands in for harness.worker where a test is about what the parent makes of a worker's end.
 
-It obeys the variable STUB: `finish`, `fail`, `crash`, `kill`, `hang`, `exit`, `silent`, or `astray` (it
-finishes, having run on other threads than it was given).
+It obeys the variable STUB: `finish`, `fail`, `crash`, `kill`, `hang` (`hang-at-4`: only for batches of 4),
+`exit`, `silent`, `astray` (it finishes, having run on other threads than it was given) or `fill` (it fills
+the disk, then finishes).
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import sys
 import time
 from pathlib import Path
 
+from harness import reserve
 from harness.report import Accuracy, Failure, Identity, Observed, Phases, Report, Timing
 from harness.spec import RunSpec
 
@@ -44,7 +46,7 @@ def main() -> int:
         os.kill(os.getpid(), signal.SIGKILL)
     if what == "exit":
         return 7
-    if what == "hang":
+    if what == "hang" or (what == "hang-at-4" and spec.batch.size == 4):
         time.sleep(60)
     if what == "fail":
         failure = Failure("user", "no such tier")
@@ -55,16 +57,29 @@ def main() -> int:
 
     from harness.instances import latency_summary
 
+    if what == "fill":  # the disk, up to its last byte
+        _fill(path.parents[1] / "filler")
     samples = np.linspace(1.0, 2.0, 100) / (1 + len(spec.precision))
-    np.savez_compressed(path.parent / "samples.npz", latency_ms=samples)
+    reserve.written(path.parent, lambda: np.savez_compressed(path.parent / "samples.npz", latency_ms=samples))
     latency = latency_summary(samples)
     timing = Timing(
         count=100, elapsed_s=1.0, batch_size=spec.batch.size, seq_len=spec.batch.seq_len, latency_ms=latency,
         throughput_sps=1000 * spec.batch.size / latency["p50"], valid_tokens_per_call=8.0,
         observed=Observed((identity.threads or 1) + 3 * (what == "astray"), identity.affinity, (0,)),
     )  # fmt: skip
-    dataclasses.replace(report, status="finished", phase=None, timing=timing).write(path.parent)
+    finished = dataclasses.replace(report, status="finished", phase=None, timing=timing)
+    reserve.written(path.parent, lambda: finished.write(path.parent))
     return 0
+
+
+def _fill(path: Path) -> None:
+    with path.open("ab", buffering=0) as file:
+        for size in (1 << 16, 1 << 12, 1):
+            try:
+                while True:
+                    file.write(b"x" * size)
+            except OSError:
+                continue
 
 
 if __name__ == "__main__":

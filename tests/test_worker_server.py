@@ -42,7 +42,7 @@ class Simulated:
 
 def test_a_query_that_arrives_at_an_idle_server_waits_for_nothing() -> None:
     model = Simulated(0.1)
-    served = serve(model, BATCHES, np.array([1.0, 2.0]), clock=model.clock)
+    served = serve(model, BATCHES, np.array([1.0, 2.0]), 500.0, clock=model.clock)
     assert served.latency_ms == pytest.approx([100, 100])
     assert served.elapsed_s == pytest.approx(2.1)
 
@@ -52,7 +52,7 @@ def test_latency_counts_from_the_arrival() -> None:
     query.
     """
     model = Simulated(1.0, 0.1)
-    served = serve(model, BATCHES, np.array([0.0, 0.2, 0.4, 3.0]), clock=model.clock)
+    served = serve(model, BATCHES, np.array([0.0, 0.2, 0.4, 3.0]), 500.0, clock=model.clock)
     assert served.service_ms == pytest.approx([1000, 100, 100, 100])
     assert served.latency_ms == pytest.approx([1000, 900, 800, 100])
 
@@ -75,7 +75,7 @@ def test_how_many_may_be_late(count: int, allowed: int) -> None:
 
 def test_it_gives_up_as_soon_as_the_bound_cannot_be_met() -> None:
     model = Simulated(0.2)
-    served = serve(model, BATCHES, np.arange(1000) * 0.1, give_up_ms=550.0, clock=model.clock)
+    served = serve(model, BATCHES, np.arange(1000) * 0.1, 550.0, patient=False, clock=model.clock)
     # Query n waits n tenths of a second: the fifth is the first of more than 550 ms, 11 are too many.
     assert len(served.latency_ms) == 4 + 10 + 1 and served.planned == 1000
     probe = judge(served, 10.0, 500.0)
@@ -84,9 +84,9 @@ def test_it_gives_up_as_soon_as_the_bound_cannot_be_met() -> None:
 
 def test_too_few_queries_are_no_judgement() -> None:
     model = Simulated(0.01)
-    probe = judge(serve(model, BATCHES, arrivals(1, 661, 0), clock=model.clock), 1.0, 100.0)
+    probe = judge(serve(model, BATCHES, arrivals(1, 661, 0), 100.0, clock=model.clock), 1.0, 100.0)
     assert (probe.met, probe.p99_ms) == (None, None)
-    probe = judge(serve(model, BATCHES, arrivals(1, 662, 0), clock=model.clock), 1.0, 100.0)
+    probe = judge(serve(model, BATCHES, arrivals(1, 662, 0), 100.0, clock=model.clock), 1.0, 100.0)
     assert probe.met is True and probe.p99_ms is not None and probe.achieved_rate == pytest.approx(1, rel=0.1)
 
 
@@ -149,6 +149,14 @@ def test_a_bound_below_the_calls_own_time_has_no_rate(simulated: Simulated) -> N
     timing, _ = server.measure(simulated, BATCHES, CONFIG, a_spec(bound_ms=5.0), capacity=100.0)
     assert timing.server is not None
     assert (timing.server.highest_rate, timing.server.met) == (None, False)
+    assert timing.server.probes == () and simulated.calls == 700, "a call alone takes too long: no search"
+
+
+def test_a_rate_far_beyond_the_capacity_comes_to_an_end() -> None:
+    model = Simulated(1.0)
+    served = serve(model, BATCHES, arrivals(100.0, 1000, 0), 100.0, clock=model.clock)
+    assert len(served.latency_ms) < 30
+    assert judge(served, 100.0, 100.0).met is False
 
 
 def test_queries_follow_the_run_time() -> None:
@@ -156,7 +164,7 @@ def test_queries_follow_the_run_time() -> None:
     spec = run_spec(ModelSpec("t"), load=LoadSpec("server", rate=5.0), run_time=by_time)
     assert server.queries(spec, 5.0) == 50
     spec = run_spec(ModelSpec("t"), load=LoadSpec("server"), run_time=by_time)
-    assert (server.queries(spec, 5.0), server.queries(spec, 100.0)) == (662, 1000)
+    assert (server.enough(spec, 5.0), server.enough(spec, 100.0)) == (662, 1000)
 
 
 def test_batches_take_turns() -> None:
@@ -167,5 +175,5 @@ def test_batches_take_turns() -> None:
         return inputs[0]
 
     two: list[Batch] = [random_batch(10, [8] * size, 8, seed=0) for size in (1, 2)]
-    serve(model, two, np.zeros(3))
+    serve(model, two, np.zeros(3), 100.0)
     assert rows == [1, 2, 1]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from harness import table
-from harness.report import SAMPLES_FILE, Interval, Report
+from harness.report import SAMPLES_FILE, Interval, Probe, Report
 from harness.secrets import redact
 from harness.sinks import shootout
 from harness.values import write_text
@@ -138,14 +138,42 @@ def _timing_lines(report: Report) -> dict[str, Any]:
         "sequences/s": timing.throughput_sps,
         "tokens/s": timing.tokens_per_s,
         "valid tokens per call": timing.valid_tokens_per_call,
+        "padding tokens per call": timing.padded_tokens_per_call,
         "skipped padding tokens per call": timing.skipped_tokens_per_call,
         "TFLOP/s": timing.tflops,
         "fraction of peak": timing.peak_fraction,
         "outliers": timing.outliers,
+        "energy": (
+            f"{timing.energy.joules:.1f} J, {timing.energy.joules_per_sequence:.4g} J per sequence"
+            if timing.energy.joules is not None
+            else f"unavailable ({timing.energy.absent_because})"
+        ),
     }
+    if timing.server is not None:
+        lines |= _known({n: v for n, v in vars(timing.server).items() if n != "probes"})
+        for number, probe in enumerate(timing.server.probes):
+            lines[f"probe {number}"] = _shown_probe(probe)
+    if timing.observed is not None:
+        lines |= {f"observed {n}": v for n, v in vars(timing.observed).items() if v not in (None, (), {})}
+    if report.instances:
+        lines["each instance"] = ", ".join(f"{value:.1f}" for value in report.instances)
     lines |= {f"latency {name} in ms": value for name, value in timing.latency_ms.items()}
     lines |= timing.interference
     return _known(lines)
+
+
+def _shown_probe(probe: Probe) -> str:
+    p99 = (
+        f"p99 {probe.p99_ms:.1f} ms"
+        if probe.p99_ms is not None
+        else "stopped early"
+        if probe.stopped
+        else "-"
+    )
+    met = {True: "met", False: "not met", None: "too few queries"}[probe.met]
+    return (
+        f"{probe.rate:.2f} queries/s: {met}, {p99}, {probe.count} queries, {probe.achieved_rate:.2f}/s done"
+    )
 
 
 def _accuracy_lines(report: Report) -> dict[str, Any]:

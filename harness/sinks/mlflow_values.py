@@ -6,6 +6,8 @@ import json
 from datetime import datetime
 from typing import Any
 
+from harness import load_notes
+from harness.instances import spread
 from harness.report import Report
 from harness.secrets import redact
 
@@ -30,8 +32,10 @@ def params(report: Report) -> dict[str, str]:
         "model": spec.model.name, "precision": spec.precision, "backend": spec.backend.name,
         "graph": spec.backend.graph, "skip_padding": spec.backend.skip_padding, "batch_size": spec.batch.size,
         "seq_len": spec.batch.seq_len, "tokens": spec.batch.tokens, "run_time": length, "threads": threads,
-        "instances": spec.host.instances, "data": spec.data.name, "samples": spec.data.samples,
-        "seed": spec.seed,
+        "instances": spec.host.instances, "load": spec.load.name, "lengths": load_notes.lengths(spec.batch),
+        "rate": spec.load.rate, "bound_ms": spec.load.bound_ms if spec.load.name == "server" else None,
+        "data": spec.data.name, "samples": spec.data.samples,
+        "seed": spec.seed, "repetition": spec.repetition if spec.repetitions > 1 else None,
     }  # fmt: skip
     return {name: str(value) for name, value in values.items() if value is not None}
 
@@ -48,12 +52,34 @@ def tags(report: Report) -> dict[str, str]:
         "weights_source": identity.weights_source, "weights_reason": identity.weights_reason,
         "fingerprint": identity.fingerprint,
         "noisy": report.timing.noisy if report.timing else None,
+        **_observed(report),
         "accuracy_absent_because": report.accuracy.absent_because if report.accuracy else None,
         "gate": report.accuracy.gate if report.accuracy else None,
         "data_digest": report.accuracy.data_digest if report.accuracy else None,
         "failure": f"{report.failure.kind}: {report.failure.message}" if report.failure else None,
     }  # fmt: skip
     return {name: redact(str(value))[:TAG_LIMIT] for name, value in values.items() if value is not None}
+
+
+def _observed(report: Report) -> dict[str, Any]:
+    """Where the measured window ran, and what could not be read of it."""
+    timing = report.timing
+    if timing is None:
+        return {}
+    found: dict[str, Any] = {
+        "noisy_because": "; ".join(timing.noisy_because) or None,
+        "energy": f"unavailable: {timing.energy.absent_because}" if timing.energy.joules is None else "RAPL",
+    }
+    if timing.observed is not None:
+        found |= {
+            "observed_threads": timing.observed.threads,
+            "observed_cores": ",".join(map(str, timing.observed.cores)),
+            "observed_numa_nodes": ",".join(map(str, timing.observed.numa_nodes)),
+            "allocator": timing.observed.allocator,
+        }
+    if timing.server is not None and timing.server.met is not None:
+        found["bound_met"] = timing.server.met
+    return found
 
 
 def quality_metrics(report: Report) -> dict[str, float]:
@@ -82,7 +108,21 @@ def speed_metrics(report: Report) -> dict[str, float]:
             "tflops": timing.tflops, "peak_fraction": timing.peak_fraction, "calls": timing.count,
             "valid_tokens_per_call": timing.valid_tokens_per_call,
             "skipped_tokens_per_call": timing.skipped_tokens_per_call,
+            "padded_tokens_per_call": timing.padded_tokens_per_call, "outliers": timing.outliers,
+            "energy/joules": timing.energy.joules,
+            "energy/joules_per_sequence": timing.energy.joules_per_sequence,
         }  # fmt: skip
+        if timing.server is not None:
+            server = timing.server
+            values |= {
+                "server/rate": server.rate, "server/achieved_rate": server.achieved_rate,
+                "server/service_ms": server.service_ms, "server/highest_rate": server.highest_rate,
+            }  # fmt: skip
+        if len(report.instances) > 1:
+            values |= {
+                "instances/min_sps": min(report.instances), "instances/max_sps": max(report.instances),
+                "instances/spread": spread(report.instances),
+            }  # fmt: skip
     phases, memory = report.phases, report.memory
     values |= {
         "import_s": phases.import_s, "load_s": phases.load_s, "pack_s": phases.pack_s,
@@ -94,9 +134,10 @@ def speed_metrics(report: Report) -> dict[str, float]:
 
 
 def run_name(report: Report) -> str:
-    """`op-bf16 minilm 4x128`: what ran, and the shape of a call."""
-    batch = report.spec.batch
-    return f"{report.spec.contender} {report.spec.model.name} {batch.size}x{batch.seq_len}"
+    """`op-bf16 minilm 4x128`: what ran, and the shape of a call; `#3` for the third of several repetitions."""
+    spec, batch = report.spec, report.spec.batch
+    number = f" #{spec.repetition + 1}" if spec.repetitions > 1 and report.repeated is None else ""
+    return f"{spec.contender} {spec.model.name} {batch.size}x{batch.seq_len}{number}"
 
 
 def sweep_name(name: str, reports: list[Report]) -> str:

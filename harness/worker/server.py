@@ -18,11 +18,12 @@ import numpy as np
 import torch
 import transformers
 from numpy.typing import NDArray
+from tqdm import tqdm
 
 from harness import statistics
 from harness.report import Probe, Server, Timing
 from harness.spec import RunSpec
-from harness.worker.throughput import Call, Milliseconds, time_calls, timing, typical_ms
+from harness.worker.throughput import BAR_SECONDS, Call, Milliseconds, time_calls, timing, typical_ms
 from harness.worker.tokens import Batch
 from harness.worker.window import Window, window
 
@@ -30,6 +31,10 @@ PERCENT = 99
 MIN_QUERIES = statistics.PERCENTILE_GATES[PERCENT]
 MAX_DOUBLINGS = 6
 CAPACITY_SECONDS = 1.0
+# As share of the capacity: queries hardly ever meet.
+ALMOST_IDLE = 0.1
+# As multiple of the time in which the queries arrive.
+OVERLOAD = 2.0
 
 
 @dataclass(frozen=True)
@@ -63,18 +68,23 @@ def serve(
     call: Call,
     batches: Sequence[Batch],
     times: NDArray[np.float64],
-    give_up_ms: float | None = None,
+    bound_ms: float,
+    patient: bool = True,
     clock: Clock = Clock(),
 ) -> Served:
     """Answers the queries that arrive at `times`, with each batch in turn.
 
-    give_up_ms: ends as soon as so many queries took longer that 1 % of all did, whatever comes.
+    patient: False ends it as soon as more than 1 % of all queries have surely missed the bound; True only
+    when, beyond that, it takes twice as long as the arrivals: such a queue grows for ever.
     """
     latencies: list[float] = []
     services: list[float] = []
-    allowed = late_allowed(len(times)) if give_up_ms is not None else len(times)
-    late = 0
-    with torch.inference_mode():
+    allowed, late, limit = late_allowed(len(times)), 0, OVERLOAD * max(float(times[-1]), 1.0)
+    title = f"{len(times) / times[-1]:.1f} queries/s" if times[-1] > 0 else "queries"
+    # Its monitor is a thread that would wake up inside the window.
+    tqdm.monitor_interval = 0
+    with torch.inference_mode(), tqdm(desc=title, total=len(times), unit="query", leave=False) as bar:
+        shown = 0.0
         begin = clock.now()
         for arrival, batch in zip(times, itertools.cycle(batches), strict=False):
             ahead = begin + arrival - clock.now()
@@ -85,9 +95,13 @@ def serve(
             end = clock.now()
             services.append(end - start)
             latencies.append(end - begin - arrival)
-            late += give_up_ms is not None and latencies[-1] * 1e3 > give_up_ms
-            if late > allowed:
+            late += latencies[-1] * 1e3 > bound_ms
+            left = len(times) - len(latencies)
+            if (late > allowed and not patient) or (left + late > allowed and left and end - begin > limit):
                 break
+            if end - begin - shown >= BAR_SECONDS:
+                bar.update(len(latencies) - bar.n)
+                shown = end - begin
         elapsed = clock.now() - begin
     return Served(np.asarray(latencies) * 1e3, np.asarray(services) * 1e3, elapsed, len(times))
 
@@ -107,42 +121,45 @@ def measure(
     """The timed part at `load.rate`, or at the highest rate that keeps the bound; as throughput.measure.
 
     The rate that the search finds is measured once more, on other arrivals, and lowered until it keeps the
-    bound there too; that is the timing. Where no rate keeps it, the timing is that of the lowest that was
-    tried. capacity: queries per second that back-to-back calls reach; None measures it.
+    bound there too; that is the timing. Where no rate keeps it, the timing is that of a tenth of the
+    capacity, where hardly any query waits for another. capacity: queries per second that back-to-back calls
+    reach; None measures it.
     """
     probes: list[Probe] = []
+    bound_ms = spec.load.bound_ms
 
-    def run(rate: float, seed: int, give_up_ms: float | None) -> tuple[Probe, Window, Served]:
+    def run(rate: float, count: int, seed: int, patient: bool = True) -> tuple[Probe, Window, Served]:
         with window(alone=spec.host.instances == 1) as seen:
-            served = serve(call, batches, arrivals(rate, queries(spec, rate), seed), give_up_ms)
+            served = serve(call, batches, arrivals(rate, count, seed), bound_ms, patient)
             seen.sequences = len(served.latency_ms) * spec.batch.size
-        return judge(served, rate, spec.load.bound_ms), seen, served
+        return judge(served, rate, bound_ms), seen, served
+
+    def probe_at(rate: float, number: int) -> Probe:
+        return run(rate, enough(spec, rate), spec.seed + number, patient=False)[0]
 
     # Seeded apart from every probe: the highest of several rates that had luck would not have it again.
     seed = spec.seed + 1000 * (1 + spec.instance)
+    found = None
     if spec.load.rate is not None:
         rate = spec.load.rate / spec.host.instances
-        probe, seen, served = run(rate, seed, None)
+        probe, seen, served = run(rate, queries(spec, rate), seed)
     else:
         capacity = capacity or _capacity(call, batches)
         step = spec.load.resolution * capacity
-        probes, found = search(
-            lambda r, number: run(r, spec.seed + number, spec.load.bound_ms)[0],
-            capacity,
-            spec.load.resolution,
-        )
-        rate = found if found is not None else min(probe.rate for probe in probes)
-        probe, seen, served = run(rate, seed, None)
+        if 1e3 / capacity <= bound_ms:  # otherwise a call alone takes too long
+            probes, found = search(probe_at, capacity, spec.load.resolution)
+        rate = found if found is not None else ALMOST_IDLE * capacity
+        probe, seen, served = run(rate, (queries if found is None else enough)(spec, rate), seed)
         while found is not None and not probe.met and rate > step:
             probes.append(probe)
             rate, seed = rate - step, seed + 1
-            probe, seen, served = run(rate, seed, None)
-    highest = rate if spec.load.rate is None and probe.met else None
+            probe, seen, served = run(rate, enough(spec, rate), seed)
+    highest = rate if found is not None and probe.met else None
     server = Server(
         rate=rate,
         achieved_rate=probe.achieved_rate,
         service_ms=statistics.median(served.service_ms),
-        bound_ms=spec.load.bound_ms,
+        bound_ms=bound_ms,
         met=probe.met,
         highest_rate=highest,
         probes=tuple(probes),
@@ -155,13 +172,18 @@ def measure(
 
 
 def queries(spec: RunSpec, rate: float) -> int:
-    """How many queries are measured: those that come in run_time; for a search, which has to tell a p99 from
-    them, never too few for that.
-    """
+    """How many queries come in run_time."""
     if spec.run_time.iterations is not None:
         return spec.run_time.iterations
     assert spec.run_time.seconds is not None, "check() lets no spec without a measured part pass"
-    return max(MIN_QUERIES if spec.load.rate is None else 1, round(spec.run_time.seconds * rate))
+    return max(1, round(spec.run_time.seconds * rate))
+
+
+def enough(spec: RunSpec, rate: float) -> int:
+    """How many queries a search measures: those that come in run_time, but never too few to tell a p99
+    from.
+    """
+    return max(MIN_QUERIES, queries(spec, rate))
 
 
 def _capacity(call: Call, batches: Sequence[Batch]) -> float:
