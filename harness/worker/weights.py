@@ -21,6 +21,8 @@ from harness.worker import package
 # Parameters of task heads: a checkpoint may lack the pooler, whose output the other tasks do not read.
 OPTIONAL_HEADS = ("pooler.",)
 CLASSIFIER = "classifier."
+# transformers 4, which IPEX needs, knows the argument by its old name only.
+DTYPE = "dtype" if int(transformers.__version__.split(".")[0]) >= 5 else "torch_dtype"
 
 
 @dataclass(frozen=True)
@@ -196,7 +198,7 @@ def _read_model(
     model, info = _model_class(task).from_pretrained(
         name,
         config=config,
-        dtype=torch.float32,
+        **{DTYPE: torch.float32},
         trust_remote_code=False,
         use_safetensors=None if spec.allow_pickle else True,
         output_loading_info=True,
