@@ -197,7 +197,7 @@ def test_the_models_are_linked_with_speed_and_with_quality_on_the_dataset(
     client, runs = all_runs(store_uri)
     models = client.search_logged_models([runs[0].info.experiment_id])
     found = {model.params["precision"]: model for model in models}
-    assert {model.name for model in models} == {"tiny hf-fp32", "tiny op-bf16"}
+    assert {model.name for model in models} == {"tiny hf-jit-fp32", "tiny op-bf16"}
     metrics = {metric.key: metric for metric in found["bf16"].metrics}
     assert metrics["throughput_sps"].value == 150 and metrics["speedup"].value == 3.0
     assert metrics["accuracy"].dataset_name == "synthetic" and metrics["accuracy"].dataset_digest == "d"

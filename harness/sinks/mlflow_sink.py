@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness import table
+from harness import repetitions, table
 from harness.report import PREDICTIONS_FILE, REPORT_FILE, SAMPLES_FILE, Report
 from harness.secrets import redact
 from harness.sinks import files, mlflow_entities, mlflow_process
@@ -91,14 +91,15 @@ def close_sweep(
     failure: why the sweep is not complete, or None.
     """
     client = store.client
-    for row, run_id in zip(table.rows(reports), run_ids, strict=True):
-        if row.speedup is not None and "speedup" not in client.get_run(run_id).data.metrics:
-            model_id = mlflow_entities.log_model(store, run_id, row.report)
-            client.log_metric(
-                run_id, "speedup", row.speedup, values.started_ms(row.report), model_id=model_id
-            )
+    merged = repetitions.merged(reports)
+    speedups = {repetitions.variant(row.report.spec): row.speedup for row in table.rows(merged)}
+    for report, run_id in zip(reports, run_ids, strict=True):
+        speedup = speedups[repetitions.variant(report.spec)]
+        if speedup is not None and "speedup" not in client.get_run(run_id).data.metrics:
+            model_id = mlflow_entities.log_model(store, run_id, report)
+            client.log_metric(run_id, "speedup", speedup, values.started_ms(report), model_id=model_id)
     parent = client.get_run(parent_run_id)
-    timed = [report for report in reports if report.timing is not None]
+    timed = [report for report in merged if report.timing is not None]
     best = max(timed, key=lambda report: report.timing.throughput_sps if report.timing else 0.0, default=None)
     if best is not None and best.timing is not None:
         fastest = best.timing.throughput_sps
@@ -108,11 +109,11 @@ def close_sweep(
     for path in paths:
         client.log_artifact(parent_run_id, str(path))
     client.update_run(parent_run_id, name=values.sweep_name(name, reports))
-    notes = "".join(f"\n{note}\n" for note in table.notes(reports))
+    notes = "".join(f"\n{note}\n" for note in table.notes(merged))
     client.set_tag(
         parent_run_id,
         NOTE_TAG,
-        redact(f"{table.title(reports)}\n\n{table.markdown(reports)}{notes}")[: values.TAG_LIMIT],
+        redact(f"{table.title(merged)}\n\n{table.markdown(merged)}{notes}")[: values.TAG_LIMIT],
     )
     client.set_tag(parent_run_id, "jobs", str(len(reports)))
     client.set_tag(parent_run_id, "failed", str(sum(r.status != "finished" for r in reports)))

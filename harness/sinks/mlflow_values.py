@@ -134,7 +134,7 @@ def speed_metrics(report: Report) -> dict[str, float]:
 
 
 def run_name(report: Report) -> str:
-    """`op-bf16 minilm 4x128`: what ran, and the shape of a call; `#3` for the third of several repetitions."""
+    """`op-bf16 minilm 4x128`: what ran, and the shape of a call; `#3` is the third of several repetitions."""
     spec, batch = report.spec, report.spec.batch
     number = f" #{spec.repetition + 1}" if spec.repetitions > 1 and report.repeated is None else ""
     return f"{spec.contender} {spec.model.name} {batch.size}x{batch.seq_len}{number}"
