@@ -1,0 +1,85 @@
+"""`python -m harness.gate`: pins a baseline and fails on what is worse."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+
+import pytest
+from compare_reports import a_report, save, save_sweep, with_identity
+
+from harness.gate import PASSED, WORSE, WRONG_INPUT, main
+from harness.report import Accuracy
+
+
+@pytest.fixture
+def baseline(tmp_path: Path) -> Path:
+    """Ten processes of one variant, pinned."""
+    file = tmp_path / "baseline.json"
+    assert (
+        main(["--baseline", str(file), "--write", str(save_sweep(tmp_path / "then", {"op": 1.0}))]) == PASSED
+    )
+    return file
+
+
+@pytest.mark.parametrize(
+    ("factor", "margin", "status"),
+    [
+        (1.0, "5%", PASSED),
+        (1.1, "5%", WORSE),
+        (1.1, "0.2", PASSED),
+        (1.03, "5%", PASSED),
+        (0.8, "5%", PASSED),
+    ],
+)
+def test_a_loss_beyond_the_margin_fails(
+    baseline: Path, tmp_path: Path, factor: float, margin: str, status: int
+) -> None:
+    now = save_sweep(tmp_path / "now", {"op": factor})
+    assert main(["--baseline", str(baseline), "--margin", margin, str(now)]) == status
+
+
+def test_one_process_does_not_fail_what_may_be_chance(
+    baseline: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["--baseline", str(baseline), str(save(a_report(10.6), tmp_path / "one"))]) == PASSED
+    assert "may be chance" in capsys.readouterr().out
+    assert main(["--baseline", str(baseline), str(save(a_report(12.0), tmp_path / "far"))]) == WORSE
+
+
+def test_lost_accuracy_fails_whatever_the_speed(baseline: Path, tmp_path: Path) -> None:
+    worse = dataclasses.replace(a_report(5.0), accuracy=Accuracy(20, 0.85, f1=0.9, data_digest="d"))
+    now = str(save(worse, tmp_path / "now"))
+    assert main(["--baseline", str(baseline), now]) == WORSE
+    assert main(["--baseline", str(baseline), "--accuracy-margin", "6%", now]) == PASSED
+    unknown = save(dataclasses.replace(worse, accuracy=None), tmp_path / "unknown")
+    assert main(["--baseline", str(baseline), str(unknown)]) == WORSE
+
+
+def test_what_is_missing_or_of_another_machine_is_no_pass(
+    baseline: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    missing = save(a_report(backend="hf"), tmp_path / "hf")
+    assert main(["--baseline", str(baseline), str(missing)]) == WRONG_INPUT
+    elsewhere = save(with_identity(a_report(), cpu="other"), tmp_path / "elsewhere")
+    assert main(["--baseline", str(baseline), str(elsewhere)]) == WRONG_INPUT
+    assert "another environment" in capsys.readouterr().out.lower()
+
+
+def test_a_baseline_is_complete_by_itself_and_only_of_what_finished(tmp_path: Path, baseline: Path) -> None:
+    (variant,) = json.loads(baseline.read_text())["variants"]
+    assert len(variant["report"]["repeated"]["measured"]) == 10 and len(variant["predictions"]) == 20
+    failed = save(dataclasses.replace(a_report(), status="failed"), tmp_path / "failed")
+    new = tmp_path / "new.json"
+    assert main(["--baseline", str(new), "--write", str(failed)]) == WRONG_INPUT
+    twice = [str(save(a_report(), tmp_path / name)) for name in ("a", "b")]
+    assert main(["--baseline", str(new), "--write", *twice]) == WRONG_INPUT
+    assert not new.exists()
+
+
+def test_json_is_for_machines(baseline: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    capsys.readouterr()
+    assert main(["--baseline", str(baseline), "--json", str(save(a_report(), tmp_path / "now"))]) == PASSED
+    (found,) = json.loads(capsys.readouterr().out)
+    assert found["outcome"] == "ok" and found["pair"]["verdict"] == "no difference detected"
