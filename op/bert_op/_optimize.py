@@ -170,7 +170,7 @@ def _choose_policy(
 
 def _convert(encoder: nn.Module, policy: Policy, free_original: bool) -> None:
     if isinstance(encoder, PackedEncoder):
-        encoder.set_policy(policy)
+        encoder.set_policy(policy, anew=True)
     else:
         family = family_of(encoder)
         assert family is not None

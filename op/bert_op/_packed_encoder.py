@@ -103,11 +103,13 @@ class PackedEncoder(nn.Module):
             del self.__dict__[name]
         self.__class__ = self.family.encoder
 
-    def set_policy(self, policy: Policy) -> None:
-        """Run by `policy` from here on."""
+    def set_policy(self, policy: Policy, *, anew: bool = False) -> None:
+        """Run by `policy` from here on; `anew`: pack again even if nothing seems to have changed."""
         if policy.packing != self.op_policy.packing:
             if self.op_freed:
                 raise RuntimeError(f"{_FREED}: its precision cannot be changed. Load the model again.")
+            self._drop()
+        elif anew and not self.op_freed:
             self._drop()
         self.op_policy = policy
 

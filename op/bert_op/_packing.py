@@ -139,7 +139,7 @@ def read_sources(encoder: nn.Module, family: Family, *, freed: bool = False) -> 
         for name in module._modules
     ]
     places += [(module._parameters, name) for module in weighted for name in ("weight", "bias")]
-    weights = tuple(parameters[name] for parameters, name in places[-2 * len(weighted) :])
+    weights = tuple(parameters.get(name) for parameters, name in places[-2 * len(weighted) :])
     for weight in weights:
         _check_weight(weight, freed)
     samples = () if freed else _samples(weights)
