@@ -27,7 +27,7 @@ _ATTENTION = (None, "eager", "sdpa")
 
 # Passed to encoders and read by none of the code that the operator replaces; BERT's own call, where a decoder
 # reads `use_cache`, names it.
-_UNREAD = frozenset({"position_ids", "return_dict", "use_cache"})
+_UNREAD = frozenset({"num_items_in_batch", "position_ids", "return_dict", "use_cache"})
 
 _CALIBRATING = f"config.{FLAG} is set"
 
