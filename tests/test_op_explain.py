@@ -79,3 +79,62 @@ def test_models_that_differ_are_told_apart() -> None:
 def test_model_without_a_supported_encoder() -> None:
     state = bert_op.explain(nn.Linear(2, 2))
     assert (state["encoders"], state["layers"], state["precision"]) == ([], [], None)
+
+
+def test_error_of_each_layer_on_real_inputs() -> None:
+    model = random_model(tiny_config(num_hidden_layers=3))
+    errors = {}
+    for precision in ("fp32", "bf16", "bf16_qint8"):
+        bert_op.optimize(model, precision)
+        packed = model.encoder.packed_weights
+        state = bert_op.explain(model, random_batch(4, 20))
+        assert json.loads(json.dumps(state)) == state
+        assert model.encoder.packed_weights is packed
+        assert [set(layer) for layer in state["layers"]] == [
+            {*bert_op.explain(model)["layers"][0], "error"}
+        ] * 3
+        errors[precision] = [layer["error"]["relative_error"] for layer in state["layers"]]
+    assert errors["fp32"] == [0, 0, 0]
+    assert all(
+        0 < bf16 < int8 / 2 < 0.1 for bf16, int8 in zip(errors["bf16"], errors["bf16_qint8"], strict=True)
+    )
+
+
+def test_error_of_a_layer_is_found_where_it_is() -> None:
+    model = random_model(tiny_config(num_hidden_layers=3))
+    with torch.no_grad():  # weights that meet a zero, but take the resolution of all others in their rows
+        layer = model.encoder.layer[1]
+        layer.intermediate.dense.weight[0] = 0.0
+        layer.intermediate.dense.bias[0] = -1000.0
+        layer.output.dense.weight[:, 0] = 20.0
+    bert_op.optimize(model, "fp32_qint8")
+    layers = [layer["error"] for layer in bert_op.explain(model, random_batch(4, 20))["layers"]]
+    cosines = [layer["cosine_min"] for layer in layers]
+    assert cosines[1] < 0.99 < min(cosines[0], cosines[2])
+    assert all(layer["cosine_min"] <= layer["cosine"] <= 1 + 1e-12 for layer in layers)
+    bert_op.optimize(model, "fp32_qint8", keep_layers=["layer.1"])
+    layers = [layer["error"] for layer in bert_op.explain(model, random_batch(4, 20))["layers"]]
+    assert layers[1]["relative_error"] == 0
+
+
+def test_error_does_not_count_padding() -> None:
+    model = bert_op.optimize(random_model(tiny_config()), "bf16_qint8")
+    inputs = random_batch(1, 6)
+    padded = {name: torch.nn.functional.pad(value, (0, 10)) for name, value in inputs.items()}
+    alone, with_padding = (bert_op.explain(model, batch)["layers"] for batch in (inputs, padded))
+    for one, other in zip(alone, with_padding, strict=True):
+        assert one["error"]["cosine_min"] == pytest.approx(other["error"]["cosine_min"], abs=1e-9)
+
+
+def test_error_that_cannot_be_measured() -> None:
+    model = random_model(tiny_config())
+    with pytest.raises(ValueError, match="no model"):
+        bert_op.explain(None, random_batch())
+    with pytest.raises(TypeError, match="a batch is"):
+        bert_op.explain(model, "text")
+    model.train()
+    with pytest.warns(bert_op.BertOpWarning), pytest.raises(ValueError, match="no encoder of the model ran"):
+        bert_op.explain(model, random_batch())
+    bert_op.optimize(model.eval(), "bf16", free_original=True)
+    with pytest.raises(ValueError, match="free_original=True"):
+        bert_op.explain(model, random_batch())
