@@ -42,7 +42,7 @@ class ModelSpec:
 
     source: `auto` tries those of hub, package and random that the fields below make possible, in that order
         (a given path is always meant: `resolve` turns `auto` into `path` then).
-    task: `auto` reads the checkpoint: an architecture BertForSequenceClassification is
+    task: `auto` reads the checkpoint: an architecture ...ForSequenceClassification is
         `paraphrase-classification`, a `modules.json` (sentence-transformers) beside it is
         `sentence-embedding`, anything else is `encoder`: no label to score, only the error against the
         reference. See `task_of`.
@@ -250,6 +250,6 @@ def warmup(run_time: RunTimeSpec) -> tuple[float | None, int | None]:
 
 def task_of(architectures: list[str], has_modules_json: bool) -> str:
     """The task of a checkpoint: `architectures` of its config.json, and whether modules.json is beside it."""
-    if "BertForSequenceClassification" in architectures:
+    if any(name.endswith("ForSequenceClassification") for name in architectures):
         return "paraphrase-classification"
     return "sentence-embedding" if has_modules_json else "encoder"

@@ -6,16 +6,22 @@ import dataclasses
 import hashlib
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 import safetensors.torch
 import torch
+import transformers
 from worker_tools import ARCHITECTURE, edit_config, make_checkpoint, path_model, shared
 
 from harness.errors import UserError
 from harness.spec import ModelSpec
 from harness.worker import weights
+from harness.worker.accuracy import position_limit
+from harness.worker.backends.common import INPUT_NAMES
+from harness.worker.tokens import random_batch
 
 pytestmark = pytest.mark.usefixtures("hugging_face_as_it_is")
 
@@ -121,10 +127,29 @@ def test_a_head_of_three_labels_cannot_tell_paraphrases(tmp_path: Path) -> None:
         weights.load(path_model(folder), 0)
 
 
-@pytest.mark.parametrize("model_type", ["roberta", "modernbert", "gpt2", "no-such-model", None])
+@pytest.mark.parametrize("model_type", ["roberta", "electra", "ernie", "roc_bert"])
+def test_other_families_of_the_op(model_type: str, tmp_path: Path) -> None:
+    sizes = {"hidden_size": 64, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 64}
+    config = transformers.AutoConfig.for_model(model_type, vocab_size=80, max_position_embeddings=40, **sizes)
+    transformers.AutoModelForSequenceClassification.from_config(config).save_pretrained(tmp_path)
+    loaded = weights.load(path_model(tmp_path), 0)
+    assert loaded.task == "paraphrase-classification"
+    batch = random_batch(80, [position_limit(loaded.model)], position_limit(loaded.model), seed=0)
+    with torch.inference_mode():
+        output = loaded.model(**dict(zip(INPUT_NAMES, batch.inputs, strict=True)))
+    assert output.logits.shape == (1, 2)
+
+
+def test_the_families_are_the_op_s() -> None:
+    program = "from bert_op._families import FAMILIES; print(*(family.name for family in FAMILIES))"
+    run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert set(weights.FAMILIES) <= set(run.stdout.split())
+
+
+@pytest.mark.parametrize("model_type", ["distilbert", "modernbert", "gpt2", "no-such-model", None])
 def test_no_bert_is_a_user_error(copy: Path, model_type: str | None) -> None:
     edit_config(copy, model_type=model_type)
-    with pytest.raises(UserError, match="is no BERT checkpoint") as caught:
+    with pytest.raises(UserError, match="cannot be measured: the model_type") as caught:
         weights.load(path_model(copy), 0)
     assert repr(model_type) in str(caught.value)
 
@@ -191,7 +216,7 @@ def test_auto_takes_the_next_source_and_says_why() -> None:
 
 def test_auto_does_not_hide_a_wrong_checkpoint(copy: Path) -> None:
     edit_config(copy, model_type="gpt2")
-    with pytest.raises(UserError, match="no BERT"):
+    with pytest.raises(UserError, match="cannot be measured"):
         weights.load(ModelSpec("x", path=str(copy), architecture=ARCHITECTURE), 0)
 
 

@@ -93,7 +93,9 @@ def measure(
 
 def position_limit(model: transformers.PreTrainedModel) -> int:
     """Longest sequence that `model` has positions for."""
-    return int(model.config.max_position_embeddings)
+    # RoBERTa and its like number positions from after the one that stands for padding.
+    padding = model.base_model.embeddings.position_embeddings.padding_idx
+    return int(model.config.max_position_embeddings) - (0 if padding is None else padding + 1)
 
 
 def need_tokenizer(loaded: Loaded, setting: str, value: str) -> transformers.PreTrainedTokenizerBase:

@@ -18,6 +18,10 @@ from harness.errors import UserError
 from harness.spec import ModelSpec, task_of
 from harness.worker import package
 
+# The model types that can be measured: families that the op runs and that take token_type_ids, as the harness
+# gives them. A test compares them with the op's own table, which importing would put the op in place.
+FAMILIES = ("bert", "camembert", "data2vec-text", "electra", "ernie", "roberta", "roc_bert", "xlm-roberta")
+
 # Parameters of task heads: a checkpoint may lack the pooler, whose output the other tasks do not read.
 OPTIONAL_HEADS = ("pooler.",)
 CLASSIFIER = "classifier."
@@ -53,8 +57,8 @@ def load(spec: ModelSpec, seed: int, *, hub_problem: str | None = None) -> Loade
         seed: of the random weights.
         hub_problem: why the hub cannot be reached (its local cache is then all there is), or None.
 
-    Raises UserError for a source that is not there, a checkpoint that is no BERT, that lacks weights or that
-    has NaN or infinity in them, and for a package whose files are not those that were pinned.
+    Raises UserError for a source that is not there, a checkpoint of another family, that lacks weights or
+    that has NaN or infinity in them, and for a package whose files are not those that were pinned.
     """
     given = {"hub": spec.hub_id, "path": spec.path, "package": spec.package, "random": spec.architecture}
     order = [source for source, value in given.items() if value] if spec.source == "auto" else [spec.source]
@@ -154,7 +158,7 @@ def _from_random(spec: ModelSpec, seed: int) -> Loaded:
         config = transformers.BertConfig(**spec.architecture)
         # The global generator is what the initialisation of transformers draws from.
         torch.manual_seed(seed)
-        model = _model_class(task)(config)
+        model = _model_class(task).from_config(config)
         tokenizer = _read_tokenizer(spec, None, {})
     return Loaded(model.float().eval(), tokenizer, task, "random", f"random weights with seed {seed}")
 
@@ -172,16 +176,16 @@ def _read_folder(
 
 def _read_config(
     spec: ModelSpec, setting: str, name: str, has_modules: bool, options: dict[str, Any]
-) -> tuple[transformers.BertConfig, str]:
+) -> tuple[transformers.PretrainedConfig, str]:
     plain, _ = transformers.PretrainedConfig.get_config_dict(name, **options)
     model_type = plain.get("model_type")
-    if model_type != "bert":
+    if model_type not in FAMILIES:
         raise UserError(
             setting, getattr(spec, setting.removeprefix("model.")),
-            f"is no BERT checkpoint: the model_type of its config.json is {model_type!r}",
-            "Name a checkpoint whose model_type is 'bert'",
+            f"cannot be measured: the model_type of its config.json is {model_type!r}",
+            f"Name a checkpoint whose model_type is one of {', '.join(FAMILIES)}",
         )  # fmt: skip
-    config = transformers.BertConfig.from_dict(plain)
+    config = transformers.CONFIG_MAPPING[model_type].from_dict(plain)
     task = task_of(plain.get("architectures") or [], has_modules) if spec.task == "auto" else spec.task
     return config, task
 
@@ -190,7 +194,7 @@ def _read_model(
     spec: ModelSpec,
     setting: str,
     name: str,
-    config: transformers.BertConfig,
+    config: transformers.PretrainedConfig,
     task: str,
     options: dict[str, Any],
 ) -> transformers.PreTrainedModel:
@@ -216,7 +220,7 @@ def _read_model(
     missing = [
         key
         for key in sorted(info["missing_keys"])
-        if not key.removeprefix("bert.").startswith(OPTIONAL_HEADS)
+        if not key.removeprefix(f"{model.base_model_prefix}.").startswith(OPTIONAL_HEADS)
     ]
     if task == "paraphrase-classification" and any(key.startswith(CLASSIFIER) for key in missing):
         raise UserError(
@@ -254,8 +258,8 @@ def _read_tokenizer(
 
 def _model_class(task: str) -> Any:
     if task == "paraphrase-classification":
-        return transformers.BertForSequenceClassification
-    return transformers.BertModel
+        return transformers.AutoModelForSequenceClassification
+    return transformers.AutoModel
 
 
 def _check_finite(model: transformers.PreTrainedModel, setting: str) -> None:
