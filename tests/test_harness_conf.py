@@ -85,6 +85,17 @@ def test_a_count_replaces_the_seconds_of_the_option() -> None:
     assert to_spec(composed("run_time=standard")).run_time.seconds == 60.0
 
 
+def test_a_load_about_single_queries_brings_their_batch_and_the_user_may_say_otherwise() -> None:
+    assert check(to_spec(composed("load=single_stream"))).batch.size == 1
+    assert check(to_spec(composed("load=server", "load.rate=5", "batch=8"))).batch.size == 8
+    assert check(to_spec(composed("load=server", "+experiment=bert-large-throughput"))).load.bound_ms == 100.0
+
+
+def test_lengths_are_a_name_or_a_list() -> None:
+    assert check(to_spec(composed("batch.lengths=[16,64]"))).batch.lengths == [16, 64]
+    assert check(to_spec(composed("batch.lengths=mrpc-like"))).batch.lengths == "mrpc-like"
+
+
 @pytest.mark.parametrize(
     "wrong", ["precision=fp99", "model=gpt", "batch.size=abc", "nogroup=1", "batch.length=1"]
 )
