@@ -72,20 +72,28 @@ def figure(reports: list[Report]) -> Figure:
     drawn = Figure(figsize=(9, 5.5 if scored else 1.8 + 0.27 * len(shown)), layout="constrained")
     axes: Axes = drawn.subplots()
     if scored:
-        _scatter(axes, [(point, point.loss) for point in shown if point.loss is not None])
+        _scatter(axes, reports, [(point, point.loss) for point in shown if point.loss is not None])
     else:
-        _strip(axes, shown)
-    axes.set_xlabel("sequences per second")
+        _strip(axes, reports, shown)
+    noisy = any(point.report.timing is not None and point.report.timing.noisy for point in shown)
+    axes.set_xlabel("sequences per second" + (" (hollow: disturbed while measured)" if noisy else ""))
     axes.set_xlim(left=0)
     axes.grid(alpha=0.3)
     axes.set_title("\n".join([table.title(reports), *absent(reports)]), fontsize=9)
     return drawn
 
 
-def _scatter(axes: Axes, shown: list[tuple[Point, float]]) -> None:
+def _name(point: Point, reports: list[Report]) -> str:
+    """The contender, with the settings that not all have in common."""
+    settings = [column for column in table.columns(reports) if column in table.SETTINGS]
+    row = table.Row(point.report, None)
+    return " ".join([point.report.spec.contender, *(f"{c.title} {c.text(row)}" for c in settings)])
+
+
+def _scatter(axes: Axes, reports: list[Report], shown: list[tuple[Point, float]]) -> None:
     axes.axhline(0, color="black", linewidth=0.8)
     for point, loss in shown:
-        axes.plot([point.speed], [loss], **_style(point), label=point.report.spec.contender)
+        axes.plot([point.speed], [loss], **_style(point), label=_name(point, reports))
     axes.set_ylabel("accuracy loss against Hugging Face fp32, points")
     # Sorted by speed, as the points lie from left to right.
     handles, labels = axes.get_legend_handles_labels()
@@ -96,11 +104,11 @@ def _scatter(axes: Axes, shown: list[tuple[Point, float]]) -> None:
     )  # fmt: skip
 
 
-def _strip(axes: Axes, shown: list[Point]) -> None:
+def _strip(axes: Axes, reports: list[Report], shown: list[Point]) -> None:
     ordered = sorted(shown, key=lambda point: point.speed)
     for place, point in enumerate(ordered):
         axes.plot([point.speed], [place], **_style(point))
-    axes.set_yticks(range(len(ordered)), [point.report.spec.contender for point in ordered], fontsize=8)
+    axes.set_yticks(range(len(ordered)), [_name(point, reports) for point in ordered], fontsize=8)
 
 
 def _style(point: Point) -> dict[str, Any]:
