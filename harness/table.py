@@ -59,8 +59,11 @@ def columns(reports: list[Report]) -> list[Column]:
     settings = [column for column in SETTINGS if len(_found(column, reports)) > 1]
     loaded = LOADED if any(report.spec.load.name != "offline" for report in reports) else ()
     served = SERVED if any(report.spec.load.name == "server" for report in reports) else ()
-    repeated = REPEATED if any(report.repeated is not None for report in reports) else ()
-    return [CONTENDER, *settings, *repeated, *served, *RESULTS, *loaded]
+    groups = [report for report in reports if report.repeated is not None]
+    repeated = REPEATED if groups else ()
+    known = any(report.timing is not None and "ci_low" in report.timing.latency_ms for report in groups)
+    interval = INTERVAL if known else ()
+    return [CONTENDER, *settings, *repeated, *served, *RESULTS, *loaded, *interval]
 
 
 def title(reports: list[Report]) -> str:
@@ -206,6 +209,8 @@ REPEATED = (
         lambda row: None if (s := _spread(row.report)) is None else 100 * s,
         "{:.1f} %",
     ),
+)
+INTERVAL = (
     Column("p50 from", _latency("ci_low"), "{:.2f}"),
     Column("to ms", _latency("ci_high"), "{:.2f}"),
 )

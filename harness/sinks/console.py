@@ -12,6 +12,8 @@ from harness import table
 from harness.report import Report
 from harness.secrets import redact
 
+WIDE = 100  # columns; a narrower console leaves the interval of repetitions to the files
+
 
 def announce(console: Console, folder: Path, what: str) -> None:
     """Says what is being measured, before the worker's progress bars."""
@@ -28,6 +30,8 @@ def summary(console: Console, reports: list[Report]) -> None:
     shown = table.columns(reports)
     if all(report.status == "finished" for report in reports):
         shown = [column for column in shown if column.title != "status"]
+    if console.width < WIDE:
+        shown = [column for column in shown if column not in table.INTERVAL]
     # No vertical lines and little padding: the table fits into 80 columns, which is what a pipe has.
     console.print(table.title(reports), style="bold", highlight=False, markup=False, soft_wrap=True)
     drawn = Table(
