@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import tempfile
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +57,7 @@ def _export(work: Work, path: Path) -> None:
     head = Head(with_eager_attention(work.model)).eval()
     dynamic = {name: {0: "batch", 1: "seq_len"} for name in INPUT_NAMES}
     with quiet_tracing(), torch.no_grad():
+        warnings.simplefilter("ignore")  # how an operator is spelled in ONNX
         torch.onnx.export(
             head, work.example.inputs, str(path), input_names=list(INPUT_NAMES), output_names=["output"],
             dynamic_axes=dynamic, opset_version=OPSET, dynamo=False,
