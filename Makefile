@@ -10,7 +10,7 @@ NATIVE := CMakeLists.txt $(shell find cpp cmake -type f ! -name '*.py')
 CXX_FILES := $(filter %.cpp %.hpp %.h,$(NATIVE))
 
 .DELETE_ON_ERROR:
-.PHONY: run test test-cluster lint format bench ui docs lock peers clean
+.PHONY: run test sanitize test-cluster lint format bench ui docs lock peers clean
 .DEFAULT_GOAL := run
 
 run: $(VENV)/op.stamp
@@ -24,6 +24,22 @@ test: $(VENV)/op.stamp
 test-cluster: $(VENV)/op.stamp
 	$(PIP) install --quiet -c constraints.txt hydra-submitit-launcher psycopg2-binary
 	PYTHON=$(BIN)/python tests/cluster/run.sh
+
+# The C++ tests, and the operators' Python tests, under AddressSanitizer and UndefinedBehaviorSanitizer; then the C++ tests
+# under ThreadSanitizer. Python and torch are not instrumented: they leak on exit by design (so no leak check), and what a
+# test asks of torch must fail as it does without (so allocations that are too large return null).
+SANITIZE_CMAKE := $(BIN)/cmake -S . -G Ninja -DPython_EXECUTABLE=$(CURDIR)/$(BIN)/python
+SANITIZED_TESTS := $(addprefix tests/test_op_,$(addsuffix .py,fuzz arguments threads encoder packing calibrate profile))
+sanitize: $(VENV)/op.stamp
+	$(SANITIZE_CMAKE) -B build/sanitize-address -DBERT_OP_SANITIZE=address,undefined
+	$(BIN)/cmake --build build/sanitize-address
+	$(BIN)/ctest --test-dir build/sanitize-address --output-on-failure --no-tests=error
+	LD_PRELOAD="$$($(CXX) -print-file-name=libasan.so) $$($(CXX) -print-file-name=libstdc++.so)" \
+		ASAN_OPTIONS=detect_leaks=0:allocator_may_return_null=1 UBSAN_OPTIONS=print_stacktrace=1 \
+		BERT_OP_PT_LIB=$(CURDIR)/build/sanitize-address/libBertOpPT.so $(BIN)/python -m pytest $(SANITIZED_TESTS)
+	$(SANITIZE_CMAKE) -B build/sanitize-thread -DBERT_OP_SANITIZE=thread
+	$(BIN)/cmake --build build/sanitize-thread
+	$(BIN)/ctest --test-dir build/sanitize-thread --output-on-failure --no-tests=error
 
 # Kernels on one thread, then the whole encoder against Hugging Face's, call by call in turn.
 bench: $(VENV)/op.stamp
