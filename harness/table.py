@@ -63,7 +63,10 @@ def columns(reports: list[Report]) -> list[Column]:
     repeated = REPEATED if groups else ()
     known = any(report.timing is not None and "ci_low" in report.timing.latency_ms for report in groups)
     interval = INTERVAL if known else ()
-    return [CONTENDER, *settings, *repeated, *served, *RESULTS, *loaded, *interval]
+    # The further columns of a load need the room of those that would be empty.
+    scored = not loaded or any(report.accuracy is not None for report in reports)
+    results = [column for column in RESULTS if scored or column.title not in ("accuracy", "F1", "agreement")]
+    return [CONTENDER, *settings, *repeated, *served, *results, *loaded, *interval]
 
 
 def title(reports: list[Report]) -> str:
