@@ -48,7 +48,8 @@ def paragraph(text: str) -> str:
         group, option = found.groups()
         options = re.search(r"Available options in '[^']+':\n((?:\t.*\n)+)", text)
         names = ", ".join(options.group(1).split()) if options else ""
-        return f"error: {group}={option}: is no option of this group. Choose one of {names}."
+        extras = " The extras slurm and joblib install others." if group == "hydra/launcher" else ""
+        return f"error: {group}={option}: is no option of this group. Choose one of {names}.{extras}"
     if found := re.search(r"Could not override '([^']+)'", text):
         setting = found.group(1)
         kind = "field" if "." in setting else "group or field"
