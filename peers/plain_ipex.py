@@ -11,6 +11,19 @@ import intel_extension_for_pytorch as ipex
 import torch
 from transformers import BertConfig, BertModel
 
+
+class Positional(torch.nn.Module):
+    """Takes its inputs in order, which is how a tracer passes them."""
+
+    def __init__(self, bert):
+        super().__init__()
+        self.bert = bert
+
+    def forward(self, input_ids, attention_mask, token_type_ids):
+        ids = {"input_ids": input_ids, "attention_mask": attention_mask, "token_type_ids": token_type_ids}
+        return self.bert(**ids).last_hidden_state
+
+
 parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
 parser.add_argument("--precision", choices=["fp32", "fp32_qint8", "bf16", "bf16_qint8"], default="fp32")
 parser.add_argument("--batch", type=int, default=4)
@@ -27,7 +40,7 @@ inputs = (
     torch.zeros(shape, dtype=torch.int64),
 )
 bf16 = arguments.precision.startswith("bf16")
-model = BertModel(BertConfig(attn_implementation="eager"), add_pooling_layer=False).eval()
+model = Positional(BertModel(BertConfig(attn_implementation="eager"), add_pooling_layer=False)).eval()
 with torch.no_grad():
     if arguments.precision.endswith("qint8"):
         mapping = ipex.quantization.default_static_qconfig_mapping
