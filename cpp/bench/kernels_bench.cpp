@@ -74,7 +74,8 @@ void bench_gemm(const Options& options, const Kernels& tier, ElementType type, d
   std::byte* a = zeroed(activation_bytes(rows, tiles));
   const ElementType out_type = type == ElementType::f32 ? ElementType::f32 : ElementType::bf16;
   std::byte* out = zeroed(activation_bytes(rows, k_tiles(ElementType::f32, n)));
-  std::vector<float> bias(n), scale(n), column_sum(n * chunks), partial(round_up(rows, kRowBlock) * kPanelColumns);
+  std::vector<float> bias(n), scale(n * chunks), column_sum(n * chunks),
+      partial(round_up(rows, kRowBlock) * kPanelColumns);
   std::vector<RowScale> row_scale(rows * chunks);
   const bool splits = type == ElementType::f32 && tier.split_bytes != nullptr;
   std::vector<std::byte> split(splits ? tier.split_bytes(rows, tiles) : 0);

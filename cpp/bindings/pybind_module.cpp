@@ -91,7 +91,7 @@ Floats gemm(const Floats& a, const Floats& weight, const Floats& bias, const std
   const std::int64_t tiles = k_tiles(type, k), chunks = chunk_count(type, tiles);
   Buffer packed_b(static_cast<std::size_t>(n / kPanelColumns * tiles * kPanelTileBytes));
   Buffer packed_a(static_cast<std::size_t>(activation_bytes(rows, tiles)));
-  std::vector<float> packed_bias(n), weight_scale(n), column_sum(n * chunks),
+  std::vector<float> packed_bias(n), weight_scale(n * chunks), column_sum(n * chunks),
       partial(round_up(rows, kRowBlock) * kPanelColumns);
   std::vector<RowScale> row_scale(rows * chunks);
   std::optional<Buffer> split;

@@ -8,7 +8,7 @@
 namespace bert_op {
 namespace {
 
-constexpr char kMagic[8] = {'B', 'E', 'R', 'T', 'O', 'P', '0', '2'};  // the digits are the version of the layout
+constexpr char kMagic[8] = {'B', 'E', 'R', 'T', 'O', 'P', '0', '3'};  // the digits are the version of the layout
 constexpr std::size_t kHeadBytes = 4096;
 constexpr std::size_t kAlign = 4096;
 
@@ -67,8 +67,9 @@ Linear take_linear(Cursor& cursor, Precision precision, std::int64_t in, std::in
   linear.weight = cursor.take(out / kPanelColumns * linear.tiles * kPanelTileBytes);
   linear.bias = cursor.take_floats(out);
   if (linear.type == ElementType::u8) {
-    linear.weight_scale = cursor.take_floats(out);
-    linear.column_sum = cursor.take_floats(out * chunk_count(linear.type, linear.tiles));
+    const std::int64_t chunks = chunk_count(linear.type, linear.tiles);
+    linear.weight_scale = cursor.take_floats(out * chunks);
+    linear.column_sum = cursor.take_floats(out * chunks);
     linear.static_range = cursor.take_floats(2);
   }
   return linear;

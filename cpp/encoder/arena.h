@@ -19,7 +19,7 @@ struct Linear {
   std::int64_t tiles;   // k tiles of in_features
   std::byte* weight;    // [out / 32][tiles][2][16][64 B]
   float* bias;          // [out]
-  float* weight_scale;  // u8: [out]
+  float* weight_scale;  // u8: [chunks][out]
   float* column_sum;    // u8: [chunks][out]
   float* static_range;  // u8: {min, max} of the input, meaningful when the model is statically quantized
 };

@@ -19,36 +19,37 @@ std::byte* group_at(std::byte* panel, std::int64_t group, std::int64_t column) {
   return panel + group / 16 * kPanelTileBytes + column / 16 * kTileBytes + group % 16 * kTileRowBytes + column % 16 * 4;
 }
 
+// Elements [begin, end) along K of one column, and zeros from there to `filled`; all are multiples of a group but `end`.
 template <class Element, class Convert>
-void pack_column(std::byte* panel, std::int64_t column, const float* weights, std::int64_t k, std::int64_t tiles,
-                 Convert convert) {
+void pack_column(std::byte* panel, std::int64_t column, const float* weights, std::int64_t begin, std::int64_t end,
+                 std::int64_t filled, Convert convert) {
   constexpr std::int64_t kPerGroup = 4 / sizeof(Element);
-  for (std::int64_t group = 0; group < tiles * 16; ++group) {
+  for (std::int64_t first = begin; first < filled; first += kPerGroup) {
     Element elements[kPerGroup] = {};
-    for (std::int64_t i = 0; i < kPerGroup && group * kPerGroup + i < k; ++i) {
-      elements[i] = convert(weights[group * kPerGroup + i]);
-    }
-    std::memcpy(group_at(panel, group, column), elements, 4);
+    for (std::int64_t i = 0; i < kPerGroup && first + i < end; ++i) elements[i] = convert(weights[first + i]);
+    std::memcpy(group_at(panel, first / kPerGroup, column), elements, 4);
   }
 }
 
-// Symmetric, one scale per output channel; sums of each chunk, for the offset of the activations.
+// Symmetric, one scale for each output channel and chunk of K; the sum of the chunk, for the offset of the activations.
 void pack_column_s8(const Linear& linear, std::byte* panel, std::int64_t column, const float* weights,
                     std::int64_t output) {
-  const std::int64_t k = linear.in_features;
-  float largest = 0.0f;
-  for (std::int64_t i = 0; i < k; ++i) largest = std::max(largest, std::fabs(weights[i]));
-  const float scale = largest / 127.0f;
-  const float inverse = largest > 0.0f ? 127.0f / largest : 0.0f;
-  const auto quantize = [inverse](float w) { return static_cast<std::int8_t>(std::lrintf(w * inverse)); };
-  pack_column<std::int8_t>(panel, column, weights, k, linear.tiles, quantize);
-  linear.weight_scale[output] = scale;
+  const std::int64_t k = linear.in_features, padded = linear.tiles * kTileRowBytes;
   const std::int64_t chunk_columns = chunk_tiles(linear.type, linear.tiles) * kTileRowBytes;
   for (std::int64_t chunk = 0; chunk * chunk_columns < k; ++chunk) {
+    const std::int64_t begin = chunk * chunk_columns, end = std::min(k, begin + chunk_columns);
+    float largest = 0.0f;
+    for (std::int64_t i = begin; i < end; ++i) largest = std::max(largest, std::fabs(weights[i]));
+    const float scale = largest / 127.0f;
+    const float inverse = largest > 0.0f ? 127.0f / largest : 0.0f;
     std::int64_t sum = 0;
-    for (std::int64_t i = chunk * chunk_columns; i < std::min(k, (chunk + 1) * chunk_columns); ++i) {
-      sum += quantize(weights[i]);
-    }
+    pack_column<std::int8_t>(panel, column, weights, begin, end, begin + chunk_columns < k ? end : padded,
+                             [&](float w) {
+                               const auto level = static_cast<std::int8_t>(std::lrintf(w * inverse));
+                               sum += level;
+                               return level;
+                             });
+    linear.weight_scale[chunk * linear.out_features + output] = scale;
     linear.column_sum[chunk * linear.out_features + output] = static_cast<float>(sum) * scale;
   }
 }
@@ -65,10 +66,10 @@ void pack_linear(const Linear& linear, const float* weight, const float* bias, s
     const float* weights = weight + row * linear.in_features;
     std::byte* panel = linear.weight + output / kPanelColumns * linear.tiles * kPanelTileBytes;
     const std::int64_t column = output % kPanelColumns;
-    const std::int64_t k = linear.in_features, tiles = linear.tiles;
+    const std::int64_t k = linear.in_features, padded = linear.tiles * elements_per_tile_row(linear.type);
     switch (linear.type) {
-      case ElementType::f32: pack_column<float>(panel, column, weights, k, tiles, [](float w) { return w; }); break;
-      case ElementType::bf16: pack_column<std::uint16_t>(panel, column, weights, k, tiles, to_bf16); break;
+      case ElementType::f32: pack_column<float>(panel, column, weights, 0, k, padded, [](float w) { return w; }); break;
+      case ElementType::bf16: pack_column<std::uint16_t>(panel, column, weights, 0, k, padded, to_bf16); break;
       case ElementType::u8: pack_column_s8(linear, panel, column, weights, output); break;
     }
   }

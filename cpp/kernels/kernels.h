@@ -43,10 +43,10 @@ struct GemmArgs {
   const std::byte* a;                   // activations, tile-packed
   const std::byte* b;                   // weights, panel 0
   const float* bias;                    // [columns]
-  const float* weight_scale = nullptr;  // u8: [columns]
+  const float* weight_scale = nullptr;  // u8: [chunks][columns]
   const float* column_sum = nullptr;    // u8: [chunks][columns], sums of the weights of a chunk times weight_scale
   const RowScale* row_scale = nullptr;  // u8: [rows][chunks]
-  std::int64_t columns;                 // row length of column_sum
+  std::int64_t columns;                 // row length of weight_scale and column_sum
   std::int64_t panel_begin;
   std::int64_t panel_end;
   std::int64_t pass_rows = 1 << 30;  // rows that go through all panels together; a multiple of kRowBlock

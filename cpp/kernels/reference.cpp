@@ -60,16 +60,25 @@ QuantizedRows quantize_rows(const Matrix& x, std::int64_t chunk_columns, const d
   return result;
 }
 
-QuantizedWeights quantize_weights(const Matrix& weight) {
-  QuantizedWeights result{.rows = weight.rows, .columns = weight.columns, .levels = {}, .scale = {}};
+double QuantizedWeights::scale_of(std::int64_t row, std::int64_t column) const {
+  const std::int64_t chunks = (columns + chunk_columns - 1) / chunk_columns;
+  return scale[static_cast<std::size_t>(row * chunks + column / chunk_columns)];
+}
+
+QuantizedWeights quantize_weights(const Matrix& weight, std::int64_t chunk_columns) {
+  QuantizedWeights result{
+      .rows = weight.rows, .columns = weight.columns, .chunk_columns = chunk_columns, .levels = {}, .scale = {}};
   for (std::int64_t n = 0; n < weight.rows; ++n) {
-    double largest = 0.0;
-    for (std::int64_t k = 0; k < weight.columns; ++k) largest = std::max(largest, std::abs(weight(n, k)));
-    const double scale = largest / 127.0;
-    for (std::int64_t k = 0; k < weight.columns; ++k) {
-      result.levels.push_back(static_cast<std::int8_t>(scale > 0.0 ? std::nearbyint(weight(n, k) / scale) : 0.0));
+    for (std::int64_t begin = 0; begin < weight.columns; begin += chunk_columns) {
+      const std::int64_t end = std::min(weight.columns, begin + chunk_columns);
+      double largest = 0.0;
+      for (std::int64_t k = begin; k < end; ++k) largest = std::max(largest, std::abs(weight(n, k)));
+      const double scale = largest / 127.0;
+      for (std::int64_t k = begin; k < end; ++k) {
+        result.levels.push_back(static_cast<std::int8_t>(scale > 0.0 ? std::nearbyint(weight(n, k) / scale) : 0.0));
+      }
+      result.scale.push_back(scale);
     }
-    result.scale.push_back(scale);
   }
   return result;
 }
@@ -83,7 +92,7 @@ Matrix gemm(const QuantizedRows& x, const QuantizedWeights& weight, const std::v
   for (std::int64_t n = 0; n < weight.rows; ++n) {
     for (std::int64_t k = 0; k < weight.columns; ++k) {
       const auto level = weight.levels[static_cast<std::size_t>(n * weight.columns + k)];
-      weights(n, k) = weight.scale[static_cast<std::size_t>(n)] * level;
+      weights(n, k) = weight.scale_of(n, k) * level;
     }
   }
   return gemm(values, weights, bias, activation);

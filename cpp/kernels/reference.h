@@ -47,15 +47,18 @@ struct QuantizedRows {
 // offset = min and scale = (max - min) / 255 of the chunk, or of static_range = {min, max}, where values beyond clamp.
 QuantizedRows quantize_rows(const Matrix& x, std::int64_t chunk_columns, const double* static_range = nullptr);
 
-// Weights of 8 bits: element (n, k) stands for scale[n] * level, -127 to 127; scale = largest |w| of the row / 127.
+// Weights of 8 bits: an element stands for its chunk's scale times a level, -127 to 127; scale = largest |w| of the chunk / 127.
 struct QuantizedWeights {
   std::int64_t rows;
   std::int64_t columns;
+  std::int64_t chunk_columns;
   std::vector<std::int8_t> levels;  // [rows][columns]
-  std::vector<double> scale;        // [rows]
+  std::vector<double> scale;        // [rows][chunks]
+
+  double scale_of(std::int64_t row, std::int64_t column) const;
 };
 
-QuantizedWeights quantize_weights(const Matrix& weight);
+QuantizedWeights quantize_weights(const Matrix& weight, std::int64_t chunk_columns);
 
 // gemm of what the levels stand for.
 Matrix gemm(const QuantizedRows& x, const QuantizedWeights& weight, const std::vector<double>& bias,

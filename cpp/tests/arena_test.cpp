@@ -129,7 +129,7 @@ TEST(views_of_all_layers_lie_in_the_arena_one_after_the_other) {
         next(l.bias, out * 4);
         CHECK((l.weight_scale != nullptr) == (l.type == ElementType::u8));
         if (l.type != ElementType::u8) return;
-        next(l.weight_scale, out * 4);
+        next(l.weight_scale, out * chunk_count(l.type, l.tiles) * 4);
         next(l.column_sum, out * chunk_count(l.type, l.tiles) * 4);
         next(l.static_range, 8);
       };

@@ -138,7 +138,7 @@ void GemmOperands::make_bytes(Random& random) {
   std::uniform_real_distribution<float> unit(0.5f, 1.5f);
   const std::int64_t chunk_columns = chunk_tiles(type, tiles) * kTileRowBytes;
   for (std::int64_t i = 0; i < rows * chunks; ++i) row_scale.push_back({unit(random) / 100.0f, unit(random) - 2.0f});
-  for (std::int64_t i = 0; i < columns; ++i) weight_scale.push_back(unit(random) / 100.0f);
+  for (std::int64_t i = 0; i < chunks * columns; ++i) weight_scale.push_back(unit(random) / 100.0f);
   column_sum.assign(static_cast<std::size_t>(chunks * columns), 0.0f);
   magnitude_of_x_ = Matrix(rows, k);
   for (std::int64_t i = 0; i < k; ++i) {
@@ -153,12 +153,12 @@ void GemmOperands::make_bytes(Random& random) {
     for (std::int64_t n = 0; n < columns; ++n) {
       const int drawn = weight_level(random);
       b[static_cast<std::size_t>(weight_offset(type, tiles, n, i))] = static_cast<std::byte>(drawn);
-      weight(n, i) = static_cast<double>(weight_scale[static_cast<std::size_t>(n)]) * drawn;
+      weight(n, i) = static_cast<double>(weight_scale[static_cast<std::size_t>(chunk * columns + n)]) * drawn;
       column_sum[static_cast<std::size_t>(chunk * columns + n)] += static_cast<float>(drawn);
     }
   }
   for (std::size_t i = 0; i < column_sum.size(); ++i) {
-    column_sum[i] *= weight_scale[i % static_cast<std::size_t>(columns)];
+    column_sum[i] *= weight_scale[i];
   }
 }
 

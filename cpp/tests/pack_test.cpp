@@ -22,7 +22,7 @@ struct PackedLinear {
   PackedLinear(ElementType type, std::int64_t in, std::int64_t out, Random& random)
       : weight(random_matrix(out, in, random)), bias(random_matrix(1, out, random).values),
         tiles(out * k_tiles(type, in) * kTileRowBytes), packed_bias(static_cast<std::size_t>(out)),
-        weight_scale(static_cast<std::size_t>(out)),
+        weight_scale(static_cast<std::size_t>(out * chunk_count(type, k_tiles(type, in)))),
         column_sum(static_cast<std::size_t>(out * chunk_count(type, k_tiles(type, in)))), linear{in,
                                                                                                  out,
                                                                                                  type,
@@ -69,14 +69,13 @@ TEST(quantized_weights_stand_where_the_layout_says) {
     for (std::int64_t i = 0; i < in; ++i) packed.weight(5, i) = 0.0;
     packed.pack(0, 32);
     packed.pack(32, 32);
-    const reference::QuantizedWeights expected = reference::quantize_weights(packed.weight);
     const std::int64_t chunk_columns = chunk_tiles(ElementType::u8, packed.linear.tiles) * kTileRowBytes;
+    const reference::QuantizedWeights expected = reference::quantize_weights(packed.weight, chunk_columns);
     for (std::int64_t out = 0; out < 64; ++out) {
-      const double scale = expected.scale[static_cast<std::size_t>(out)];
-      CHECK_CLOSE(packed.weight_scale[static_cast<std::size_t>(out)], scale, 1e-7 * scale);
       std::vector<double> sums(static_cast<std::size_t>(chunk_count(ElementType::u8, packed.linear.tiles)));
       for (std::int64_t i = 0; i < in; ++i) {
         const auto level = static_cast<std::int8_t>(*packed.at(out, i));
+        const double scale = expected.scale_of(out, i);
         // Halves may fall to either side.
         CHECK(std::abs(level * scale - packed.weight(out, i)) <= 0.50001 * scale);
         CHECK(std::abs(level - expected.levels[static_cast<std::size_t>(out * in + i)]) <= 1);
@@ -84,7 +83,9 @@ TEST(quantized_weights_stand_where_the_layout_says) {
       }
       for (std::int64_t i = in; i < packed.linear.tiles * 64; ++i) CHECK(*packed.at(out, i) == std::byte{0});
       for (std::size_t chunk = 0; chunk < sums.size(); ++chunk) {
+        const double scale = expected.scale_of(out, static_cast<std::int64_t>(chunk) * chunk_columns);
         const double sum = sums[chunk] * scale;
+        CHECK_CLOSE(packed.weight_scale[chunk * 64 + static_cast<std::size_t>(out)], scale, 1e-7 * scale);
         CHECK_CLOSE(packed.column_sum[chunk * 64 + static_cast<std::size_t>(out)], sum, 1e-6 * std::abs(sum));
       }
     }
@@ -104,7 +105,8 @@ TEST(quantized_product_is_that_of_the_reference) {
     const std::vector<float> rows = floats_of(x.values);
     const reference::QuantizedRows quantized =
         reference::quantize_rows(x, chunk_tiles(ElementType::u8, tiles) * kTileRowBytes);
-    const reference::QuantizedWeights weights = reference::quantize_weights(packed.weight);
+    const reference::QuantizedWeights weights =
+        reference::quantize_weights(packed.weight, chunk_tiles(ElementType::u8, tiles) * kTileRowBytes);
     const Matrix expected = reference::gemm(quantized, weights, packed.bias, Activation::none);
     for (const Kernels* tier : testable_kernels()) {
       std::vector<std::byte> a(static_cast<std::size_t>(activation_bytes(kRows, tiles)));
@@ -135,7 +137,8 @@ TEST(quantized_product_is_that_of_the_reference) {
         // One level of a row's values times one of the largest weights (127 levels).
         const double level = quantized.scale[static_cast<std::size_t>(row * chunks)];
         for (std::int64_t n = 0; n < kOut; ++n) {
-          const double largest = 127.0 * weights.scale[static_cast<std::size_t>(n)];
+          double largest = 0.0;
+          for (std::int64_t k = 0; k < in; ++k) largest = std::max(largest, 127.0 * weights.scale_of(n, k));
           CHECK_CLOSE(out[static_cast<std::size_t>(row * kOut + n)], expected(row, n), level * largest + 1e-4);
         }
       }

@@ -38,10 +38,9 @@ class Finish {
     if constexpr (T::type == ElementType::u8) {
       const RowScale row_scale = g.row_scale[row * chunks_ + chunk_];
       for (int v = 0; v < kVectors; ++v) {
-        const std::int64_t at = column + v * kLanes;
+        const std::int64_t at = chunk_ * g.columns + column + v * kLanes;
         const Vec product = to_float(load<VecInt>(sums + v * kLanes)) * row_scale.scale;
-        value[v] =
-            product * load(g.weight_scale + at) + row_scale.offset * load(g.column_sum + chunk_ * g.columns + at);
+        value[v] = product * load(g.weight_scale + at) + row_scale.offset * load(g.column_sum + at);
       }
     } else {
       for (int v = 0; v < kVectors; ++v) value[v] = load(sums + v * kLanes);
