@@ -41,10 +41,10 @@ sanitize: $(VENV)/op.stamp
 	$(BIN)/cmake --build build/sanitize-thread
 	$(BIN)/ctest --test-dir build/sanitize-thread --output-on-failure --no-tests=error
 
-# Kernels on one thread, then the whole encoder against Hugging Face's, call by call in turn.
+# Kernels on one thread, then the workloads that count, the op and Hugging Face's encoder call by call in turn.
 bench: $(VENV)/op.stamp
 	build/editable/kernels_bench
-	$(BIN)/python cpp/bench/encoder_bench.py
+	$(BIN)/python cpp/bench/speed_table.py
 
 ui: $(VENV)/op.stamp
 	$(BIN)/mlflow ui --backend-store-uri sqlite:///outputs/mlflow.db
