@@ -110,15 +110,18 @@ def test_ways_of_loading(checkpoint: str, options: dict[str, Any], precision: st
     with bert_op.using(precision=precision):
         model = AutoModel.from_pretrained(checkpoint, **options)
     reference = bert_op.restore(AutoModel.from_pretrained(checkpoint, dtype=torch.float32))
+    if precision == "bf16_qint8":  # its own error is another test's: here, the way of loading may add none
+        bert_op.optimize(reference, precision=precision, skip_padding=False)
     with torch.inference_mode():
         found, expected = model(**tokens).last_hidden_state, reference(**tokens).last_hidden_state
     assert found.dtype == model.dtype
     assert ran_the_op(model)
     keep = tokens["attention_mask"].bool()
-    cosine = nn.functional.cosine_similarity(found[keep].float(), expected[keep], dim=-1).min()
-    # Even where the op computes in fp32, embeddings in half precision have their own error.
-    half = model.dtype != torch.float32
-    assert cosine > (0.97 if precision == "bf16_qint8" else 0.999 if half else 0.999999)
+    cosine = nn.functional.cosine_similarity(found[keep].float(), expected[keep], dim=-1)
+    if model.dtype == torch.float32:
+        assert cosine.min() > 0.999999
+    else:  # embeddings in half precision have their own error, and in int8 move a value to the next level
+        assert cosine.mean() > 0.995 if precision == "bf16_qint8" else cosine.min() > 0.999
 
 
 def test_changing_the_dtype_packs_again() -> None:

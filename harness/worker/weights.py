@@ -182,7 +182,7 @@ def _read_config(
     if model_type not in FAMILIES:
         raise UserError(
             setting, getattr(spec, setting.removeprefix("model.")),
-            f"is no BERT, nor of its family: the model_type of its config.json is {model_type!r}",
+            f"is no BERT and cannot be measured: the model_type of its config.json is {model_type!r}",
             f"Name a checkpoint whose model_type is one of {', '.join(FAMILIES)}",
         )  # fmt: skip
     config = transformers.CONFIG_MAPPING[model_type].from_dict(plain)
