@@ -31,7 +31,10 @@ def burn(seconds: float) -> None:
 
 
 def observed_of(*work: Callable[[], None]) -> placement.Observed:
-    """What is observed of threads that live until after the window, as those of a backend do."""
+    """What is observed of threads that live until after the window, as those of a backend do.
+
+    Only of these: the process of the tests has others (thread pools, progress bars) that may work meanwhile.
+    """
     done, over = threading.Barrier(len(work) + 1), threading.Event()
 
     def one(part: Callable[[], None]) -> None:
@@ -44,7 +47,8 @@ def observed_of(*work: Callable[[], None]) -> placement.Observed:
     for thread in threads:
         thread.start()
     done.wait()
-    found = observe(before, tasks())
+    ours = {str(thread.native_id) for thread in threads}
+    found = observe(before, {name: task for name, task in tasks().items() if name in ours})
     over.set()
     for thread in threads:
         thread.join()
