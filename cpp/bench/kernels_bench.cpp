@@ -221,7 +221,6 @@ void run(const Options& options) {
   tier.enter();
   for (const ElementType type : {ElementType::f32, ElementType::bf16, ElementType::u8}) {
     const double peak_rate = peak(tier, type);
-    tier.enter();  // the peak loop releases the tiles
     std::printf("\n%s: peak on registers %.3f T/s\n", type_name(type), peak_rate * 1e-12);
     for (const std::int64_t rows : {16, 128, 256}) {
       bench_gemm(options, tier, type, peak_rate, rows, 768, 2304, Activation::none, false);

@@ -1,4 +1,4 @@
-// What a tier offers: four functions on raw pointers. No allocation, no threads, no exceptions inside.
+// What a tier offers: functions on raw pointers. No allocation, no threads, no exceptions inside.
 #pragma once
 
 #include <cstddef>

@@ -182,7 +182,7 @@ TEST(gemm_adds_to_rows) {
   }
 }
 
-// fp32 without scratch for its parts, on tiers that would split it: short calls run so.
+// fp32 without scratch for its parts, on tiers that would split it: a caller may leave it out.
 TEST(gemm_of_fp32_that_is_not_split) {
   Random random(8);
   for (const std::int64_t rows : {std::int64_t{1}, std::int64_t{45}}) {

@@ -1,6 +1,7 @@
 // The inner products on AMX tiles: 32 rows times 32 columns in four accumulator tiles. Loads and products alternate, so that
 // a load's latency hides behind the product before it; `between` runs on the vector ports meanwhile.
-// Instructions: Intel SDM volume 2, TDPBF16PS and TDPBUSD. fp32 is multiplied on the vector units here; amx_split.h has it on tiles.
+// Instructions: Intel SDM volume 2, TDPBF16PS and TDPBUSD. fp32 is multiplied on the vector units here; amx_split.h has it
+// on tiles.
 
 namespace {
 
@@ -36,6 +37,9 @@ template <class T>
 struct TileMicro {
   using Acc = Accumulator<T>;
   static constexpr int kRows = 32;
+  static constexpr bool kFinishBetween = true;
+
+  static constexpr std::int64_t calls_per_tile(std::int64_t rows) { return rows > 0 ? 1 : 0; }
 
   template <class Between>
   static void run(const std::byte* a, std::int64_t block_stride, const std::byte* b, std::int64_t tiles, Acc* c,

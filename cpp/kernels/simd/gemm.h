@@ -1,6 +1,6 @@
 // activation(a x b + bias): as many rows as L2 holds go through all panels, each of which is read once; in a panel, chunks
-// of K, so that its part stays in L1; then blocks of rows. What is left to do with a block's sums (dequantize, add up, bias, activation, convert, store)
-// is done while the products of the next block run.
+// of K, so that its part stays in L1; then blocks of rows. What is left to do with a block's sums (dequantize, add up,
+// bias, activation, convert, store) is done while the products of the next block run, if these leave the vector units free.
 
 namespace {
 
@@ -116,16 +116,18 @@ void gemm_blocks(const GemmArgs& g) {
   const auto work_off = [&](std::int64_t row_begin, std::int64_t row_end, std::int64_t panel, std::int64_t chunk) {
     const std::int64_t tile = chunk * chunk_length;
     const std::int64_t length = tile + chunk_length < g.tiles ? chunk_length : g.tiles - tile;
-    const int rows_per_tile = (int)ceil_div(kRows, length);
+    const std::int64_t all = row_end - row_begin, block = all < kRows ? all : kRows;
+    const int rows_per_call = (int)ceil_div(kRows, length * M::calls_per_tile(block));
+    const std::int64_t calls = length * (all / kRows * M::calls_per_tile(kRows) + M::calls_per_tile(all % kRows));
     const std::byte* b = g.b + (panel * g.tiles + tile) * kPanelTileBytes;
     const std::int64_t chunk_bytes = length * kPanelTileBytes;
-    WeightStream next_weights(b + chunk_bytes, chunk_bytes, ceil_div(row_end - row_begin, kRows) * length);
+    WeightStream next_weights(b + chunk_bytes, chunk_bytes, calls);
     for (std::int64_t row = row_begin; row < row_end; row += kRows) {
       const std::int64_t rows = row_end - row < kRows ? row_end - row : kRows;
       const std::byte* a = g.a + (row / kTileRows * g.tiles + tile) * kTileBytes;
       M::run(a, g.tiles * kTileBytes, b, length, sums[turn], kPanelColumns, rows, [&]() __attribute__((always_inline)) {
         next_weights.step();
-        before.step(rows_per_tile);
+        if constexpr (M::kFinishBetween) before.step(rows_per_call);
       });
       before.all();
       before = Finish<T, A, Out, AddTo>(g, sums[turn], row, rows, panel, chunk, chunks);

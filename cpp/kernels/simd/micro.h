@@ -3,8 +3,9 @@
 //   Micro<T>::run(a, block_stride, b, tiles, c, c_stride, rows, between)
 //
 // a: tile-packed rows, 16 rows a block, blocks `block_stride` bytes apart; b: a panel; c: [kRows][c_stride] sums, fp32 or
-// int32. Rows beyond `rows` may be left out. `between` is called once per k tile: a tier whose multiplier is a unit of its
-// own (AMX) lets it run beside the products.
+// int32. Rows beyond `rows` may be left out. `between` is called at least calls_per_tile(rows) times for each k tile, so that
+// what it does runs beside the products. kFinishBetween: whether that pays for work on vectors, too; where the products are
+// themselves on the vector units, it would only take registers from them.
 
 namespace {
 
@@ -98,12 +99,18 @@ template <class T>
 struct VectorMicro {
   using Acc = Accumulator<T>;
   static constexpr int kRows = 16;
+  static constexpr bool kFinishBetween = false;
 
-  template <int Rows>
+  static constexpr std::int64_t calls_per_tile(std::int64_t rows) {
+    return ceil_div(rows, kStripRows) * (kPanelColumns / kStripColumns);
+  }
+
+  template <int Rows, class Between>
   static BERT_OP_INLINE void strip(const std::byte* a, const std::byte* b, std::int64_t tiles, Acc* c,
-                                   std::int64_t c_stride) {
+                                   std::int64_t c_stride, Between&& between) {
     VectorOf<Acc> acc[Rows][kStripVectors] = {};
     for (std::int64_t tile = 0; tile < tiles; ++tile) {
+      between();
       const std::byte* a_tile = a + tile * kTileBytes;
       const std::byte* b_tile = b + tile * kPanelTileBytes;
 #pragma GCC unroll 4
@@ -128,22 +135,22 @@ struct VectorMicro {
 
   template <class Between>
   static void run(const std::byte* a, std::int64_t, const std::byte* b, std::int64_t tiles, Acc* c,
-                  std::int64_t c_stride, std::int64_t rows, Between&&) {
+                  std::int64_t c_stride, std::int64_t rows, Between&& between) {
     for (int column = 0; column < kPanelColumns; column += kStripColumns) {
       const std::byte* b_strip = b + (column / 16) * kTileBytes + (column % 16) * 4;
       std::int64_t row = 0;
       for (; row + kStripRows <= rows; row += kStripRows)
-        strip<kStripRows>(a + row * kTileRowBytes, b_strip, tiles, c + row * c_stride + column, c_stride);
+        strip<kStripRows>(a + row * kTileRowBytes, b_strip, tiles, c + row * c_stride + column, c_stride, between);
       if constexpr (kStripRows > 4) {
         for (; row + 4 <= rows; row += 4)
-          strip<4>(a + row * kTileRowBytes, b_strip, tiles, c + row * c_stride + column, c_stride);
+          strip<4>(a + row * kTileRowBytes, b_strip, tiles, c + row * c_stride + column, c_stride, between);
       }
       if constexpr (kStripRows > 2) {
         for (; row + 2 <= rows; row += 2)
-          strip<2>(a + row * kTileRowBytes, b_strip, tiles, c + row * c_stride + column, c_stride);
+          strip<2>(a + row * kTileRowBytes, b_strip, tiles, c + row * c_stride + column, c_stride, between);
       }
       for (; row < rows; ++row)
-        strip<1>(a + row * kTileRowBytes, b_strip, tiles, c + row * c_stride + column, c_stride);
+        strip<1>(a + row * kTileRowBytes, b_strip, tiles, c + row * c_stride + column, c_stride, between);
     }
   }
 };

@@ -119,14 +119,6 @@ BERT_OP_INLINE auto reduce_min(V v) {
   return reduce(v, [](auto a, auto b) __attribute__((always_inline)) { return a < b ? a : b; });
 }
 
-BERT_OP_INLINE Vec load_bf16(const std::uint16_t* from) {
-#if defined(__AVX512F__)
-  return (Vec)_mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(load<__m256i>(from)), 16));
-#else
-  return bit_cast<Vec>(__builtin_convertvector(load<VecHalf>(from), VecUint) << 16);
-#endif
-}
-
 // Round to nearest even; NaN stays NaN.
 BERT_OP_INLINE VecHalf to_bf16(Vec value) {
 #if defined(__AVX512BF16__)
@@ -139,8 +131,6 @@ BERT_OP_INLINE VecHalf to_bf16(Vec value) {
   return __builtin_convertvector((rounded & ~is_nan) | (quiet & is_nan), VecHalf);
 #endif
 }
-
-BERT_OP_INLINE void store_bf16(std::uint16_t* to, Vec value) { store(to, to_bf16(value)); }
 
 BERT_OP_INLINE void store_u8(std::uint8_t* to, VecInt value) {
 #if defined(__AVX512F__)
