@@ -353,7 +353,7 @@ void run_on(const EncoderCall& call, const Sequences& sequences, int threads) {
            plan.threads_per_team, thread == 0 ? call.profile : nullptr)
         .run();
   });
-  if (came != threads) run_on(call, sequences, 1);  // the runtime gave fewer threads than the plan was made for
+  if (came != threads) run_on(call, sequences, came);  // the runtime gave fewer threads than the plan was made for
   Workspace::trim_this_thread();
 }
 

@@ -31,7 +31,9 @@ std::int64_t pass_rows(std::int64_t rows, std::int64_t row_bytes) {
 }
 
 std::int64_t max_pass_rows(std::int64_t rows, std::int64_t row_bytes) {
-  return round_up(std::clamp<std::int64_t>(pass_bytes() / row_bytes, 1, rows), kRowBlock);
+  // pass_rows shares rows out evenly and rounds up, so it can come close to one row more than the bytes allow.
+  return round_up(std::clamp<std::int64_t>(ceil_div(pass_bytes(), row_bytes), 1, std::max<std::int64_t>(rows, 1)),
+                  kRowBlock);
 }
 
 }  // namespace bert_op::tuning

@@ -66,10 +66,10 @@ bool tile_product_works() {
     std::uint8_t rows[16] = {16, 16, 16};
   };
   static const Config config;
-  struct sigaction handler{}, before{};
+  struct sigaction handler{}, ill{}, segv{};  // a general protection fault arrives as the second one
   handler.sa_handler = on_fault;
   sigemptyset(&handler.sa_mask);
-  if (sigaction(SIGILL, &handler, &before) != 0) return false;
+  if (sigaction(SIGILL, &handler, &ill) != 0 || sigaction(SIGSEGV, &handler, &segv) != 0) return false;
   bool works = false;
   if (sigsetjmp(after_fault, 1) == 0) {
     // ldtilecfg; tilezero tmm0-2; tdpbf16ps tmm0, tmm1, tmm2; tilerelease: as bytes, for assemblers without AMX
@@ -85,7 +85,8 @@ bool tile_product_works() {
         : "memory");
     works = true;
   }
-  sigaction(SIGILL, &before, nullptr);
+  sigaction(SIGSEGV, &segv, nullptr);
+  sigaction(SIGILL, &ill, nullptr);
   return works;
 }
 #else

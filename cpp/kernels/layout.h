@@ -40,7 +40,7 @@ static constexpr std::int64_t k_tiles(ElementType type, std::int64_t k) {
 }
 
 // K is worked off in chunks, so that a panel's chunk stays in L1 and fp32 sums stay short. For u8 a chunk is also what one
-// scale of a row covers: K up to 768 takes one, the wide input of the last linear several (it has outlier channels).
+// scale of a row covers: K up to 768 takes one, wider inputs several (that of the last linear has outlier channels).
 static constexpr std::int64_t chunk_tiles(ElementType type, std::int64_t tiles) {
   const std::int64_t wanted = type == ElementType::f32 ? 8 : type == ElementType::bf16 ? 12 : (tiles <= 12 ? 12 : 8);
   return ceil_div(tiles, ceil_div(tiles, wanted));

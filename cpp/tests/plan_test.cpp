@@ -84,6 +84,15 @@ TEST(plan_splits_a_full_batch_into_teams_and_a_single_sequence_over_threads) {
   CHECK(single.teams.size() == 1 && single.threads_per_team == 4);
 }
 
+// Scratch is made for max_pass_rows before the rows of a slice are known.
+TEST(no_pass_is_longer_than_the_longest) {
+  for (std::int64_t row_bytes = 512; row_bytes <= 64 << 10; row_bytes += 96) {
+    const std::int64_t most = tuning::max_pass_rows(512, row_bytes);
+    for (std::int64_t rows = 1; rows <= 512; ++rows) CHECK(tuning::pass_rows(rows, row_bytes) <= most);
+  }
+  CHECK(tuning::max_pass_rows(0, 1024) == kRowBlock);
+}
+
 TEST(split_covers_everything_once_and_evenly) {
   for (std::int64_t count = 0; count <= 40; ++count) {
     for (int parts = 1; parts <= 9; ++parts) {
