@@ -2,10 +2,12 @@ from __future__ import annotations
 
 from typing import Any
 
+import bert_op
 import pytest
+import torch
 from bert_op import BertEncoderOp
 from bert_op._families import ACTIVATIONS, FAMILIES, encoders_of, family_of, unsupported_sizes
-from op_models import hugging_face, random_model, tiny_config
+from op_models import hugging_face, random_batch, random_model, tiny_config
 from torch import nn
 from transformers.activations import ACT2FN
 from transformers.models.bert import modeling_bert
@@ -20,6 +22,24 @@ def test_every_family_finds_its_modules() -> None:
     linear, norm = nn.Linear, nn.LayerNorm
     assert kinds == [linear, linear, linear, linear, norm, linear, linear, norm]
     assert type(layer.get_submodule(family.activation)) is type(ACT2FN["gelu"])
+
+
+def test_a_class_derived_from_ours_is_left_alone() -> None:
+    class Negated(BertEncoderOp):  # type: ignore[misc, valid-type]
+        def forward(self, *args: Any, **kwargs: Any) -> Any:
+            output = super().forward(*args, **kwargs)
+            output.last_hidden_state.neg_()
+            return output
+
+    model = random_model(tiny_config())
+    with torch.no_grad():
+        expected = -model(**random_batch()).last_hidden_state
+        model.encoder.__class__ = Negated
+        assert family_of(model.encoder) is None and encoders_of(model) == {}
+        with pytest.raises(ValueError, match="contains no encoder"):
+            bert_op.optimize(model, "fp32")
+        bert_op.restore(model)
+        assert torch.equal(model(**random_batch()).last_hidden_state, expected)
 
 
 def test_activations_are_known_to_hugging_face() -> None:

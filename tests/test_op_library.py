@@ -42,6 +42,27 @@ def test_library_is_the_one_that_the_setting_names(tmp_path: Path) -> None:
     assert result.stdout.strip() == str(copy), result.stderr
 
 
+def test_a_setting_that_comes_too_late_is_an_error(tmp_path: Path) -> None:
+    copy = shutil.copy(_library.library_path(), tmp_path / "copy.so")
+    program = (
+        "import sys, torch\n"
+        "torch.ops.load_library(sys.argv[1])\n"
+        "try: import bert_op; print('imported')\n"
+        "except ImportError as error: print(error)\n"
+    )
+    for setting, expected in (
+        (copy, "imported"),
+        ("/another.so", "BERT_OP_PT_LIB=/another.so cannot be used"),
+    ):
+        result = subprocess.run(
+            [sys.executable, "-c", program, str(copy)],
+            env={**os.environ, "BERT_OP_PT_LIB": str(setting)},
+            capture_output=True,
+            text=True,
+        )
+        assert result.stdout.startswith(expected), result.stderr
+
+
 def test_import_fails_with_the_setting_its_value_and_the_remedy(tmp_path: Path) -> None:
     (tmp_path / "text.so").write_text("not a library")
     absent, text, other = str(tmp_path / "none.so"), str(tmp_path / "text.so"), _ctypes.__file__

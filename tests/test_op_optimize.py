@@ -124,6 +124,10 @@ def test_precision_defaults_to_config_and_policy() -> None:
     model = random_model(tiny_config(use_quantization=True))
     assert bert_op.optimize(model).encoder.op_policy.precision == "fp32_qint8"
     assert bert_op.optimize(model, "bf16").encoder.op_policy.precision == "bf16"
+    assert bert_op.optimize(model).encoder.op_policy.precision == "bf16"  # it is saved in the config
+    model = random_model(tiny_config(use_bfloat16=True))
+    assert bert_op.optimize(model).encoder.op_policy.precision == "bf16"
+    assert bert_op.optimize(random_model(tiny_config())).encoder.op_policy.precision == "bf16_qint8"
 
 
 def test_model_in_training_mode_is_converted_and_packed_later() -> None:
@@ -179,6 +183,27 @@ def test_weight_that_is_not_finite_leaves_every_encoder_as_it_was() -> None:
     with pytest.raises(RuntimeError, match=r"output\.dense\.weight"):
         bert_op.optimize(both, "bf16")
     assert all(type(model.encoder) is bert_op.BertEncoderOp.family.encoder for model in both)
+    with pytest.raises(RuntimeError, match=r"output\.dense\.weight"):
+        bert_op.optimize(both, "bf16", free_original=True)
+    assert all(type(model.encoder) is bert_op.BertEncoderOp.family.encoder for model in both)
+    assert not any(parameter.is_meta for parameter in both.parameters())
+
+
+def test_weights_are_not_freed_where_the_config_asks_for_the_original_path() -> None:
+    model = random_model(tiny_config(attn_implementation="flex_attention"))
+    with pytest.raises(ValueError, match="free_original=True is impossible.*flex_attention"):
+        bert_op.optimize(model, "fp32", free_original=True)
+    assert not any(parameter.is_meta for parameter in model.parameters())
+    with pytest.warns(bert_op.BertOpWarning, match="flex_attention"):
+        bert_op.optimize(model, "fp32")
+    assert {layer["path"] for layer in bert_op.explain(model)["layers"]} == {"original"}
+
+
+def test_factors_may_be_an_array() -> None:
+    model = random_model(tiny_config())
+    factors = bert_op.calibrate(model, [random_batch()])
+    bert_op.optimize(model, "bf16_qint8", quantization_factors=torch.tensor(factors).numpy())
+    assert model.encoder.op_policy.quantization_factors == pytest.approx(factors)
 
 
 def test_free_original_gives_up_the_weights_and_says_what_that_costs(tmp_path: Any) -> None:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import copy
 import io
+import os
 import pickle
+import subprocess
+import sys
 import warnings
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -280,3 +283,48 @@ def test_functional_call_uses_the_given_weights() -> None:
             atol=TOLERANCE,
             rtol=TOLERANCE,
         )
+
+
+class Mask:
+    """A mask that is no tensor, as other attention implementations have it."""
+
+
+def test_mask_that_is_no_tensor_is_left_to_hugging_face(monkeypatch: pytest.MonkeyPatch) -> None:
+    encoder = random_model(tiny_config(attn_implementation="flex_attention")).encoder
+    seen: list[Any] = []
+    monkeypatch.setattr(encoder, "_original", lambda reason, states, mask, *rest, **named: seen.append(mask))
+    mask = Mask()
+    with pytest.warns(bert_op.BertOpWarning, match="flex_attention"), torch.no_grad():
+        encoder(torch.zeros(1, 2, 64), mask)
+    assert seen == [mask]
+
+
+def test_a_child_forked_while_another_thread_packs_does_not_wait_for_it() -> None:
+    script = """
+import os
+import bert_op._packed_encoder as packed
+packed._packing.acquire()  # as another thread would have at this moment
+child = os.fork()
+if child == 0:
+    os._exit(0 if packed._packing.acquire(timeout=10) else 1)
+raise SystemExit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+    assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0
+
+
+def test_fewer_threads_than_asked_for_give_the_same_result() -> None:
+    script = """
+import bert_op, torch
+from transformers import BertConfig, BertModel
+torch.manual_seed(0)
+sizes = dict(hidden_size=64, num_hidden_layers=2, num_attention_heads=2, intermediate_size=96, vocab_size=99)
+model = BertModel(BertConfig(**sizes)).eval()
+results = []
+for threads in (1, 6):  # the runtime gives four at most
+    torch.set_num_threads(threads)
+    with torch.inference_mode():
+        results.append(model(torch.arange(90).reshape(3, 30)).last_hidden_state)
+assert torch.equal(*results)
+"""
+    environment = {**os.environ, "OMP_THREAD_LIMIT": "4", "OMP_DYNAMIC": "false"}
+    assert subprocess.run([sys.executable, "-c", script], env=environment, check=False).returncode == 0

@@ -51,19 +51,24 @@ class _DropIn(PackedEncoder):
         super().__init__(config)
         self.attach(policy_of_config(config, current_policy()))
 
+    def config_reason(self) -> str | None:
+        config = config_of(self)
+        if getattr(config, FLAG, False):
+            return _CALIBRATING
+        if getattr(config, "_attn_implementation", None) not in _ATTENTION:
+            return f"the attention implementation is {config._attn_implementation!r}"
+        return None
+
     def _unable(self, hidden_states: Tensor, rest: dict[str, Any]) -> str | None:
         """What this call or the config asks for that the operator does not do, or None.
 
         Args:
             rest: arguments of the call that only the original path reads.
         """
-        config = config_of(self)
-        if getattr(config, FLAG, False):
-            return _CALIBRATING
+        if reason := self.config_reason():
+            return reason
         if self.recorded_by_hooks and recording():
             return "hidden states or attentions are recorded"
-        if getattr(config, "_attn_implementation", None) not in _ATTENTION:
-            return f"the attention implementation is {config._attn_implementation!r}"
         if hidden_states.device.type != "cpu":
             return f"the hidden states are on device {hidden_states.device.type}"
         if hidden_states.dtype not in _DTYPES:

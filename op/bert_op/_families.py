@@ -209,11 +209,19 @@ def family_of(encoder: nn.Module) -> Family | None:
     """The family of `encoder`, which is of the family's own class or of the one that `bert_op` puts in its
     place.
 
-    Any other subclass may compute something else, so it belongs to no family.
+    Any other subclass, also one of ours, may compute something else, so it belongs to no family.
     """
     kind = type(encoder)
-    ours: Family | None = getattr(kind, "family", None)
+    ours: Family | None = vars(kind).get("family")
     return ours if isinstance(ours, Family) else _BY_CLASS.get((kind.__module__, kind.__qualname__))
+
+
+def _names_of(encoder: nn.Module) -> Family:
+    """The family by whose names `encoder` keeps its parts; a subclass inherits them."""
+    inherited = getattr(type(encoder), "family", None)
+    found = inherited if isinstance(inherited, Family) else family_of(encoder)
+    assert found is not None
+    return found
 
 
 def encoders_of(model: nn.Module) -> dict[str, nn.Module]:
@@ -222,16 +230,16 @@ def encoders_of(model: nn.Module) -> dict[str, nn.Module]:
 
 
 def layers_of(encoder: nn.Module) -> int:
-    """How many layers an encoder that belongs to a family has."""
-    family = family_of(encoder)
-    assert family is not None
+    """How many layers an encoder has that belongs to a family, or is a subclass of ours."""
+    family = _names_of(encoder)
     return len(list(encoder.get_submodule(family.layers).children()))
 
 
 def config_of(encoder: nn.Module) -> Any:
-    """The config of an encoder that belongs to a family; None if it has no layer that could hold it."""
-    family = family_of(encoder)
-    assert family is not None
+    """The config of an encoder that belongs to a family, or is a subclass of ours; None if it has no layer
+    that could hold it.
+    """
+    family = _names_of(encoder)
     if family.config_holder and not layers_of(encoder):
         return None
     return encoder.get_submodule(family.config_holder).config

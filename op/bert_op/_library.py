@@ -20,7 +20,7 @@ PATH_VARIABLE = "BERT_OP_PT_LIB"
 TIER_VARIABLE = "BERT_OP_MAX_ISA"
 TIERS = ("portable", "avx2", "avx512", "avx512_vnni", "amx")
 
-_OPERATORS = ("prepack", "encoder", "build_info", "describe")
+_OPERATORS = ("prepack", "encoder", "profile", "build_info", "describe")
 _loaded_from: str | None = None
 
 
@@ -48,6 +48,11 @@ def load() -> None:
                 f"Give the path of the {LIBRARY_NAME} that this project builds."
             )
         _loaded_from = str(path)
+    elif os.environ.get(PATH_VARIABLE) and str(library_path()) not in torch.ops.loaded_libraries:
+        raise LibraryError(
+            f"{_origin(library_path())} cannot be used: the process had loaded the operators of bert_op from "
+            f"another library before. Load that one, or unset {PATH_VARIABLE}."
+        )
     build_info()
 
 

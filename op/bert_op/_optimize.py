@@ -17,13 +17,16 @@ from bert_op._policy import (
     check_factors,
     check_kept_layers,
     check_precision,
+    config_has_precision,
     current_policy,
     find_layer,
     layer_selectors,
     policy_of_config,
+    precision_was_chosen,
     save_to_config,
 )
 
+_DEFAULT_PRECISION = "bf16_qint8"
 _OPTIONS = ("skip_padding", "free_original", "quantization_factors", "keep_layers")
 
 
@@ -41,8 +44,8 @@ def optimize(
 
     Args:
         model: any `nn.Module` that contains encoders of a supported family; it is changed in place.
-        precision: one of `fp32`, `fp32_qint8`, `bf16`, `bf16_qint8`; by default what the model's config or
-            the current policy says.
+        precision: one of `fp32`, `fp32_qint8`, `bf16`, `bf16_qint8`; by default what the model's config says,
+            else what `configure`, `using` or `BERT_OP_PRECISION` chose, else `bf16_qint8`.
         skip_padding: leave out positions that no query attends; their rows are zero in the encoder's result.
         free_original: give up the data of the original encoder weights once they are packed. The model can
             then neither be trained, saved nor restored.
@@ -51,7 +54,8 @@ def optimize(
             time.
         keep_layers: layers that the int8 precisions leave unquantized (in bf16 or fp32): indices (-1 is the
             last) or names such as `encoder.layer.11`; `explain(model, inputs)` shows which would gain. By
-            default those of the model's config or the current policy; an empty list quantizes all.
+            default those of the model's config or the current policy; an empty list quantizes all. The other
+            precisions remember them for a later change of precision.
     Returns:
         `model` itself. Its config keeps the options, so that `save_pretrained` saves them and
         `from_pretrained` restores them where `bert_op` is imported.
@@ -78,6 +82,11 @@ def optimize(
         for name, encoder in encoders.items():
             undo.append((encoder, encoder.op_policy if isinstance(encoder, PackedEncoder) else None))
             _convert(encoder, policies[name], free_original)
+        if free_original:  # only when all of them are packed: until here everything can be undone
+            for encoder in encoders.values():
+                assert isinstance(encoder, PackedEncoder)
+                if not encoder.op_freed:
+                    encoder.free_original()
     except Exception:
         for encoder, policy in undo:
             if policy is not None:
@@ -91,12 +100,12 @@ def optimize(
 
 def restore(model: nn.Module) -> nn.Module:
     """Put Hugging Face's own encoders back into `model`, in place; a model without any of ours stays as it
-    is.
+    is, and so does an encoder of a class that was derived from one of ours.
 
     Raises:
         RuntimeError: an encoder gave up its original weights; nothing is restored then.
     """
-    encoders = [encoder for encoder in model.modules() if isinstance(encoder, PackedEncoder)]
+    encoders = [encoder for encoder in encoders_of(model).values() if isinstance(encoder, PackedEncoder)]
     for encoder in sorted(encoders, key=lambda encoder: not encoder.op_freed):
         encoder.detach_op()
     return model
@@ -153,7 +162,10 @@ def _save_options(encoders: dict[str, nn.Module]) -> None:
 def _choose_policy(
     config: Any, precision: str | None, skip_padding: bool, factors: Sequence[float] | None
 ) -> Policy:
-    policy = replace(policy_of_config(config, current_policy()), skip_padding=skip_padding)
+    default = current_policy()
+    if not (precision_was_chosen() or config_has_precision(config)):
+        default = replace(default, precision=_DEFAULT_PRECISION)
+    policy = replace(policy_of_config(config, default), skip_padding=skip_padding)
     if precision is not None:
         check_precision(precision)
         policy = replace(policy, precision=precision)
@@ -163,9 +175,9 @@ def _choose_policy(
         raise ValueError(
             f"quantization_factors are for the int8 precisions, but precision={policy.precision!r}."
         )
-    return replace(
-        policy, quantization_factors=check_factors(factors, config.num_hidden_layers) if factors else ()
-    )
+    if factors is None or not len(factors):  # an array has no truth value
+        return replace(policy, quantization_factors=())
+    return replace(policy, quantization_factors=check_factors(factors, config.num_hidden_layers))
 
 
 def _convert(encoder: nn.Module, policy: Policy, free_original: bool) -> None:
@@ -188,5 +200,3 @@ def _convert(encoder: nn.Module, policy: Policy, free_original: bool) -> None:
                     f"free_original=True is impossible: the original path has to run, because {reason}."
                 ) from None
             encoder.note(str(reason))
-    if free_original and not encoder.op_freed:
-        encoder.free_original()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import warnings
 from dataclasses import dataclass
@@ -33,6 +34,15 @@ _STATE = (
 )
 
 _packing = threading.Lock()
+
+
+def _forget_lock() -> None:
+    """In a forked child the thread that held the lock does not exist."""
+    global _packing
+    _packing = threading.Lock()
+
+
+os.register_at_fork(after_in_child=_forget_lock)
 
 
 class BertOpWarning(UserWarning):
@@ -124,8 +134,9 @@ class PackedEncoder(nn.Module):
             RuntimeError: the mask does not fit, a weight is not finite, or the original path is needed but
                 freed.
         """
+        # Where another attention implementation is set, the mask can be an object of its own.
         inputs_require_grad = hidden_states.requires_grad or (
-            attention_mask is not None and attention_mask.requires_grad
+            isinstance(attention_mask, Tensor) and attention_mask.requires_grad
         )
         arenas: tuple[Tensor, ...] = ()
         if torch.compiler.is_compiling():
@@ -150,6 +161,10 @@ class PackedEncoder(nn.Module):
             hidden_states, attention_mask, list(arenas), skip_padding=self.op_policy.skip_padding
         )
 
+    def config_reason(self) -> str | None:
+        """What the config asks for that the operator does not do, or None."""
+        raise AssertionError("each drop-in says this for its family")
+
     def check(self, *, gradients: bool, inputs_require_grad: bool = False) -> Sources:
         """The layers to pack, or to have packed.
 
@@ -160,6 +175,8 @@ class PackedEncoder(nn.Module):
         """
         if self.training:
             raise OriginalPath("the model is in training mode (for inference, call model.eval())")
+        if reason := self.config_reason():
+            raise OriginalPath(reason)
         sources = self._op_sources
         if sources is None or not sources.same_modules():
             sources = self._op_sources = read_sources(self, self.family, freed=self.op_freed)

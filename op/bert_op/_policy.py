@@ -15,6 +15,8 @@ FACTORS_PER_LAYER = 8
 
 # The attribute of a model's config that keeps its options, and their names in it.
 SAVED = "bert_op"
+# Those that choose one half of the precision each.
+_HALVES = ("use_bfloat16", "use_quantization")
 _SAVED_OPTIONS = ("precision", "skip_padding", "keep_layers")
 
 _FLAGS = {
@@ -145,12 +147,23 @@ def _from_environment(environ: Mapping[str, str]) -> Policy:
 
 
 _default = _from_environment(os.environ)
+_chosen = bool(os.environ.get("BERT_OP_PRECISION"))  # whether the precision in it is somebody's choice
 _overrides: ContextVar[dict[str, Any]] = ContextVar("bert_op_overrides")
 
 
 def current_policy() -> Policy:
     """The policy that a model created now takes."""
     return replace(_default, **_overrides.get({}))
+
+
+def precision_was_chosen() -> bool:
+    """Whether the precision of `current_policy` was set by the environment, `configure` or `using`."""
+    return _chosen or "precision" in _overrides.get({})
+
+
+def config_has_precision(config: Any) -> bool:
+    """Whether a model's config says something of the precision."""
+    return any(getattr(config, name, None) is not None for name in (SAVED, *_HALVES))
 
 
 def configure(
@@ -168,8 +181,9 @@ def configure(
         ValueError, TypeError: the precision is unknown, skip_padding is not a bool, or keep_layers is not a
             list of indices and names.
     """
-    global _default
+    global _default, _chosen
     _default = replace(_default, **_given(precision, skip_padding, keep_layers))
+    _chosen = _chosen or precision is not None
 
 
 @contextmanager
@@ -206,8 +220,7 @@ def policy_of_config(config: Any, policy: Policy) -> Policy:
             "Remove what does not belong there."
         )
     policy = replace(policy, **saved)
-    use_bfloat16 = getattr(config, "use_bfloat16", None)
-    use_quantization = getattr(config, "use_quantization", None)
+    use_bfloat16, use_quantization = (getattr(config, name, None) for name in _HALVES)
     if use_bfloat16 is not None or use_quantization is not None:
         bfloat16 = policy.precision.startswith("bf16") if use_bfloat16 is None else bool(use_bfloat16)
         quantized = policy.quantized if use_quantization is None else bool(use_quantization)
@@ -217,7 +230,7 @@ def policy_of_config(config: Any, policy: Policy) -> Policy:
     setting = f"config.{SAVED}['keep_layers']" if "keep_layers" in saved else "keep_layers"
     policy = replace(policy, keep_layers=check_kept_layers(policy.keep_layers, names, setting))
     factors = getattr(config, "quantization_factors", None)
-    if factors and policy.quantized:
+    if policy.quantized and factors is not None and len(factors):
         policy = replace(policy, quantization_factors=check_factors(factors, config.num_hidden_layers))
     return policy
 
