@@ -50,10 +50,8 @@ def test_a_setting_that_comes_too_late_is_an_error(tmp_path: Path) -> None:
         "try: import bert_op; print('imported')\n"
         "except ImportError as error: print(error)\n"
     )
-    for setting, expected in (
-        (copy, "imported"),
-        ("/another.so", "BERT_OP_PT_LIB=/another.so cannot be used"),
-    ):
+    refused = "BERT_OP_PT_LIB=/another.so cannot be used"
+    for setting, expected in ((copy, "imported"), ("/another.so", refused)):
         result = subprocess.run(
             [sys.executable, "-c", program, str(copy)],
             env={**os.environ, "BERT_OP_PT_LIB": str(setting)},

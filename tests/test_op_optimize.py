@@ -191,7 +191,7 @@ def test_weight_that_is_not_finite_leaves_every_encoder_as_it_was() -> None:
 
 def test_weights_are_not_freed_where_the_config_asks_for_the_original_path() -> None:
     model = random_model(tiny_config(attn_implementation="flex_attention"))
-    with pytest.raises(ValueError, match="free_original=True is impossible.*flex_attention"):
+    with pytest.raises(ValueError, match=r"free_original=True is impossible.*flex_attention"):
         bert_op.optimize(model, "fp32", free_original=True)
     assert not any(parameter.is_meta for parameter in model.parameters())
     with pytest.warns(bert_op.BertOpWarning, match="flex_attention"):
