@@ -12,14 +12,42 @@ from collections.abc import MutableMapping
 from pathlib import Path
 
 VARIABLE = "BERT_OP_TRACKING_URI"
+MLFLOW_VARIABLE = "MLFLOW_TRACKING_URI"
 HIDDEN = "***"
-_USERINFO = re.compile(r"(?<=://)[^/\s'\"?#]*@")
+_QUOTES = "'\""
+# What follows `://` up to the next one; `sqlite:///file` names no host, and so no user either.
+_URI = re.compile(r"(?<=://)(?!/)(?:(?!://)[^\s'\"])+")
+# Behind `user:` comes a password, in which SQLAlchemy allows what elsewhere ends the host: / ? #. What looks
+# like one may be a port with an @ in its path: rather hide too much.
+_USERINFO = re.compile(r"(?:[^/\s'\"?#@:]*:[^\s'\"]*|[^/\s'\"?#]*)@")
 _QUERY = re.compile(r"(?i)([?&](?:user|password|passwd|pwd|token|secret|api_key|sslpassword)=)[^&\s'\"]*")
 
 
 def redact(text: str) -> str:
     """`text` with the user part of every URI, and passwords and tokens of a query, replaced by `***`."""
-    return _QUERY.sub(rf"\g<1>{HIDDEN}", _USERINFO.sub(f"{HIDDEN}@", text))
+    return _without_query(_URI.sub(_without_user, text))
+
+
+def _without_query(text: str) -> str:
+    return _QUERY.sub(rf"\g<1>{HIDDEN}", text)
+
+
+def _without_user(found: re.Match[str]) -> str:
+    # The query first: an @ in a password there ends no user part.
+    rest = _without_query(found[0])
+    if _USERINFO.match(found[0]) is None:
+        return rest
+    user = _USERINFO.match(rest)
+    # Without one, the only @ stood in what was taken for a query, and may be the end of a password.
+    return HIDDEN if user is None else f"{HIDDEN}@{rest[user.end() :]}"
+
+
+def hide(uri: str, environ: MutableMapping[str, str] = os.environ) -> str:
+    """`uri` redacted; one that had credentials is kept in `environ`, where `reveal` finds it."""
+    shown = redact(uri)
+    if shown != uri:
+        environ[VARIABLE] = uri
+    return shown
 
 
 def hide_arguments(arguments: list[str], environ: MutableMapping[str, str] = os.environ) -> list[str]:
@@ -28,17 +56,23 @@ def hide_arguments(arguments: list[str], environ: MutableMapping[str, str] = os.
     for argument in arguments:
         key, found, value = argument.partition("=")
         if found and key.lstrip("+") == "tracking.uri" and redact(value) != value:
-            environ[VARIABLE] = value.strip("'\"")
             # Quoted: Hydra's grammar reads neither `***` nor `?` in a bare value.
-            argument = f'{key}="{redact(environ[VARIABLE])}"'
+            argument = f'{key}="{hide(value.strip(_QUOTES), environ)}"'
         hidden.append(redact(argument))
     return hidden
 
 
 def reveal(uri: str, environ: MutableMapping[str, str] = os.environ) -> str:
-    """The URI to connect with: the one that `hide_arguments` kept, if `uri` is its redacted form."""
-    kept = environ.get(VARIABLE, "")
-    return kept if redact(kept) == uri else uri
+    """The URI to connect with: where `uri` is redacted, the one that `hide` kept or that MLFLOW_TRACKING_URI
+    holds, whichever it is the redacted form of.
+    """
+    kept = (environ.get(name, "") for name in (VARIABLE, MLFLOW_VARIABLE))
+    return next((real for real in kept if redact(real) == uri), uri)
+
+
+def is_redacted(uri: str) -> bool:
+    """Whether something of `uri` is hidden, so that nobody can connect with it."""
+    return HIDDEN in uri
 
 
 def redact_files(folder: Path) -> None:

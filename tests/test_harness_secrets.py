@@ -2,7 +2,16 @@ from pathlib import Path
 
 import pytest
 
-from harness.secrets import VARIABLE, hide_arguments, redact, redact_files, reveal
+from harness.secrets import (
+    MLFLOW_VARIABLE,
+    VARIABLE,
+    hide,
+    hide_arguments,
+    is_redacted,
+    redact,
+    redact_files,
+    reveal,
+)
 
 
 @pytest.mark.parametrize(
@@ -16,7 +25,15 @@ from harness.secrets import VARIABLE, hide_arguments, redact, redact_files, reve
         ),
         ("https://host/?token=abc", "https://host/?token=***"),
         ("sqlite:////some/where/mlflow.db", "sqlite:////some/where/mlflow.db"),
-        ("http://host:5000/users/a@b", "http://host:5000/users/a@b"),
+        ("sqlite:////a:b@c/d?e@f", "sqlite:////a:b@c/d?e@f"),
+        ("http://host/users/a@b?mail=a@b", "http://host/users/a@b?mail=a@b"),
+        ("git+https://host/project@v1", "git+https://host/project@v1"),
+        # What ends a host elsewhere may stand in a password.
+        ("postgresql://user:p/w?x#y@host/db", "postgresql://***@host/db"),
+        ("postgresql://user:p/w@host/db?password=a@b&x=1", "postgresql://***@host/db?password=***&x=1"),
+        ("http://user:p?token=x@host/db", "http://***"),
+        ("http://:pa/ss@host", "http://***@host"),
+        ("http://host/x,http://user:pw@host", "http://host/x,http://***@host"),
     ],
 )
 def test_redact(text: str, shown: str) -> None:
@@ -37,6 +54,17 @@ def test_without_credentials_nothing_changes() -> None:
     environ: dict[str, str] = {}
     arguments = ["tracking.uri=sqlite:///x.db", "precision=fp32"]
     assert hide_arguments(arguments, environ) == arguments and environ == {}
+    assert hide("sqlite:///x.db", environ) == "sqlite:///x.db" and environ == {}
+
+
+def test_what_was_hidden_is_found_wherever_it_came_from() -> None:
+    environ = {MLFLOW_VARIABLE: "http://amy:one@host"}
+    assert reveal("http://***@host", environ) == "http://amy:one@host"
+    assert hide("http://amy:two@other", environ) == "http://***@other"
+    assert reveal("http://***@other", environ) == "http://amy:two@other"
+    assert reveal("http://***@host", environ) == "http://amy:one@host"
+    assert reveal("http://***@third", environ) == "http://***@third"
+    assert is_redacted("http://***@third") and not is_redacted("http://amy:two@other")
 
 
 def test_saved_configurations_are_cleaned(tmp_path: Path) -> None:
