@@ -18,15 +18,18 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from harness import host, peers, reserve, unfinished
+from harness import earlier, host, peers, reserve, unfinished
 from harness.instances import merge
-from harness.report import DISK_FULL, REPORT_FILE, SPEC_FILE, Failure, Report
+from harness.report import DISK_FULL, SPEC_FILE, Failure, Report
 from harness.spec import RunSpec
 
 ROOT = Path(__file__).resolve().parents[1]
 WORKER = ("-m", "harness.worker")
 FATAL = {signal.SIGSEGV, signal.SIGILL, signal.SIGABRT, signal.SIGFPE, signal.SIGBUS}
 GRACE_SECONDS = 3.0
+# poll() takes no more: an int of milliseconds.
+LONGEST_POLL_MS = 2**31 - 1
+INTERRUPTED = Failure("interrupted", "The job was interrupted by the user.")
 # Loaded here, because a child between fork and exec must not load anything.
 LIBC = ctypes.CDLL(None, use_errno=True)
 PR_SET_PDEATHSIG = 1
@@ -38,7 +41,7 @@ def launch(spec: RunSpec, folder: Path, worker: Sequence[str] | None = None) -> 
 
     Args:
         spec: a checked spec.
-        folder: where spec.json, report.json and the samples go.
+        folder: where spec.json, report.json and the samples go; results of an earlier run there are removed.
         worker: command that takes the path of a spec.json, instead of harness.worker in the backend's own
             interpreter; tests put another one here.
     Raises:
@@ -51,13 +54,15 @@ def launch(spec: RunSpec, folder: Path, worker: Sequence[str] | None = None) -> 
     worker = worker or (python, *WORKER)
     placements = host.plan(spec.host, frozenset(os.sched_getaffinity(0)))
     folder.mkdir(parents=True, exist_ok=True)
+    earlier.remove(folder)
     unfinished.mark(folder)
     spec.write(folder / SPEC_FILE)
-    reserve.hold(folder)
     try:
+        reserve.hold(folder)
         report = _measured(spec, folder, placements, worker)
     except KeyboardInterrupt:
-        unfinished.clear(folder)  # its report is written
+        # Where several instances measured, or none had begun, there is no report yet.
+        unfinished.abandon(folder, INTERRUPTED)
         raise
     finally:
         reserve.release(folder)
@@ -69,7 +74,7 @@ def launch(spec: RunSpec, folder: Path, worker: Sequence[str] | None = None) -> 
 def _measured(spec: RunSpec, folder: Path, placements: list[host.Placement], worker: Sequence[str]) -> Report:
     if len(placements) == 1:
         return _run([spec], [folder], placements, worker)[0]
-    barrier = folder / "barrier"
+    barrier = folder / earlier.BARRIER
     barrier.mkdir()
     specs = [_instance(spec, index, barrier) for index in range(len(placements))]
     folders = [folder / f"instance-{index}" for index in range(len(placements))]
@@ -100,7 +105,7 @@ def _run(
                 "Give it more, or measure less.",
             )
     except KeyboardInterrupt:
-        ended = Failure("interrupted", "The job was interrupted by the user.")
+        ended = INTERRUPTED
         raise
     finally:
         stopped = [_stop(process) for process in processes]
@@ -129,7 +134,6 @@ def _start(
     spec: RunSpec, folder: Path, placement: host.Placement, worker: Sequence[str]
 ) -> subprocess.Popen[bytes]:
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / REPORT_FILE).unlink(missing_ok=True)
     spec.write(folder / SPEC_FILE)
     command = [*worker, str(folder / SPEC_FILE)]
     with _affinity(placement.cores):
@@ -179,9 +183,9 @@ def _wait(processes: list[subprocess.Popen[bytes]], seconds: float) -> bool:
             poller.register(descriptor, select.POLLIN)
             running[descriptor] = process
         while running:
-            left = deadline - time.monotonic()
-            ready = poller.poll(max(0.0, left) * 1000)
-            if not ready:
+            left_ms = max(0.0, deadline - time.monotonic()) * 1000
+            ready = poller.poll(min(left_ms, LONGEST_POLL_MS))
+            if not ready and left_ms <= LONGEST_POLL_MS:
                 return False
             for descriptor, _ in ready:
                 poller.unregister(descriptor)

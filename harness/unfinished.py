@@ -33,8 +33,9 @@ def clear(folder: Path) -> None:
 
 
 def abandon(folder: Path, failure: Failure) -> None:
-    """Makes this process's own run in `folder` a failed one; on a full disk that is left to the next
-    start.
+    """Makes this process's own run in `folder` a failed one, unless it had finished.
+
+    On a full disk that is left to the next start.
     """
     if (folder / RUNNING_FILE).is_file():
         with contextlib.suppress(OSError):
@@ -62,8 +63,7 @@ def settle_all(folders: Iterable[Path]) -> list[Path]:
     """Settles the runs in `folders`, except for those that go on; returns those that were settled."""
     settled = []
     for folder in folders:
-        # What cannot be read or written belongs to somebody else, or the disk is full: the next start tries
-        # it.
+        # What cannot be read or written belongs to somebody else, or the disk is full: the next start tries.
         with contextlib.suppress(UserError, OSError, ValueError, TypeError):
             settle(folder)
             settled.append(folder)
@@ -85,12 +85,18 @@ def _fail(folder: Path, failure: Failure | None) -> None:
 
 
 def _left(folder: Path) -> Report | None:
-    """The report on disk; where there is none yet, one that has only the spec."""
+    """The report on disk; where there is none, what the first of several instances had, or only the spec."""
     with contextlib.suppress(FileNotFoundError, ValueError, TypeError):
         return Report.read(folder)
+    try:
+        spec = RunSpec.read(folder / SPEC_FILE)
+    except (FileNotFoundError, ValueError, TypeError):
+        return None
     with contextlib.suppress(FileNotFoundError, ValueError, TypeError):
-        return Report(RunSpec.read(folder / SPEC_FILE))
-    return None
+        first = Report.read(folder / "instance-0")
+        # Its timing alone is not that of all of them.
+        return dataclasses.replace(first, spec=spec, status="running", failure=None, timing=None)
+    return Report(spec)
 
 
 def _message(report: Report) -> str:

@@ -1,4 +1,6 @@
 import os
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -128,6 +130,51 @@ def test_a_failed_instance_fails_the_job_by_its_own_reason(
     assert report.failure is not None and report.failure.kind == "killed" and report.timing is None
     beside = Report.read(tmp_path / "instance-0").failure
     assert beside is not None and beside.kind == "stopped"
+
+
+def test_an_interrupt_leaves_a_report_of_all_instances_too(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, two_cores: None
+) -> None:
+    def interrupted(*arguments: object) -> bool:
+        deadline = time.monotonic() + 20
+        while not (tmp_path / "instance-0/report.json").exists() and time.monotonic() < deadline:
+            time.sleep(0.05)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(launching, "_wait", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        stubbed(monkeypatch, tmp_path, "hang", host=HostSpec(cores="0,1", instances=2))
+    report = Report.read(tmp_path)
+    assert report.status == "failed" and report.failure is not None
+    assert report.failure.kind == "interrupted" and report.timing is None
+    assert report.spec.host.instances == 2 and report.spec.barrier is None
+    assert report.phases.load_s == 0.25, "what the first instance had is kept"
+    assert not (tmp_path / "running.json").exists()
+
+
+def test_an_interrupt_before_the_first_process_leaves_a_report(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def interrupted(folder: Path) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(launching.reserve, "hold", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        stubbed(monkeypatch, tmp_path, "finish")
+    failure = Report.read(tmp_path).failure
+    assert failure is not None and failure.kind == "interrupted"
+    assert not (tmp_path / "running.json").exists()
+
+
+def test_a_wait_may_take_longer_than_poll_can_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    with subprocess.Popen([sys.executable, "-c", "pass"]) as process:
+        assert launching._wait([process], 3_000_000)
+    monkeypatch.setattr(launching, "LONGEST_POLL_MS", 10)
+    with subprocess.Popen(["sleep", "60"]) as process:
+        assert not launching._wait([process], 0.05), "several waits, and then time is up"
+        process.kill()
+    with subprocess.Popen(["sleep", "0.1"]) as process:
+        assert launching._wait([process], 60)
 
 
 def _kill_when_ready(folder: Path) -> None:
