@@ -7,6 +7,7 @@ from pathlib import Path
 from rich import box
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from harness import table
 from harness.report import Report
@@ -17,7 +18,8 @@ WIDE = 100  # columns; a narrower console leaves the interval of repetitions to 
 
 def announce(console: Console, folder: Path, what: str) -> None:
     """Says what is being measured, before the worker's progress bars."""
-    console.print(f"[bold]{what}[/bold]  [dim]-> {nearby(folder)}[/dim]", highlight=False, soft_wrap=True)
+    text = Text.assemble((what, "bold"), "  ", (f"-> {nearby(folder)}", "dim"))
+    console.print(text, highlight=False, soft_wrap=True)
 
 
 def nearby(path: Path) -> Path:
@@ -40,7 +42,8 @@ def summary(console: Console, reports: list[Report]) -> None:
     for column in shown:
         drawn.add_column(column.title, justify="left" if column is table.CONTENDER else "right", no_wrap=True)
     for row in table.rows(reports):
-        drawn.add_row(*(column.text(row) for column in shown))
+        # As Text: a name like best[1] is no markup.
+        drawn.add_row(*(Text(column.text(row)) for column in shown))
     console.print(drawn)
     for note in table.notes(reports):
         console.print(redact(note), highlight=False, markup=False, soft_wrap=True)
@@ -57,3 +60,11 @@ def next_steps(console: Console, folder: Path, store: str | None) -> None:
     if store is not None:
         hint = f"mlflow ui --backend-store-uri {store}" if store.startswith("sqlite") else store
         console.print(f"MLflow: {redact(hint)}", highlight=False, markup=False, soft_wrap=True)
+
+
+def moved(console: Console, folder: Path, aside: Path) -> None:
+    """Says where the sweep that was in `folder` is now."""
+    console.print(
+        f"{nearby(folder)} held an earlier sweep, which is now {nearby(aside)}",
+        highlight=False, markup=False, soft_wrap=True,
+    )  # fmt: skip
