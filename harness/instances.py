@@ -4,24 +4,29 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from harness import statistics
-from harness.report import SAMPLES_FILE, Energy, Observed, Report, Server, Timing
+from harness import reserve, statistics
+from harness.report import PREDICTIONS_FILE, SAMPLES_FILE, Energy, Observed, Report, Server, Timing
 from harness.spec import RunSpec
+from harness.values import write_text
 
-# Instances that measured together for less than this share of their windows had less company than was asked
-# for.
+# Below this share of their windows that instances measured together, they had less company than asked for.
 MIN_OVERLAP = 0.9
+# Counters, by the beginning of their names, of what the instances share: time, the container's CPU limit, the
+# whole machine.
+SHARED_COUNTERS = ("elapsed_s", "quota_wait_s", "frequency_mhz", "runnable", "machine_")
 
 
 def merge(spec: RunSpec, reports: list[Report], folders: list[Path], folder: Path) -> Report:
     """The first instance's report with everybody's timing: latencies pooled, throughputs added.
 
-    Writes the pooled samples to `folder`. A failed instance fails the whole: the others then measured in
-    another company than was asked for.
+    Writes the pooled samples to `folder`, and the predictions of the instance that scored. A failed instance
+    fails the whole: the others then measured in another company than was asked for.
     """
+    _lift_predictions(folders, folder)
     failures = [report.failure for report in reports if report.failure is not None]
     first = dataclasses.replace(reports[0], spec=spec)
     if failures:
@@ -30,14 +35,32 @@ def merge(spec: RunSpec, reports: list[Report], folders: list[Path], folder: Pat
     timings = [report.timing for report in reports if report.timing is not None]
     if len(timings) < len(reports):
         return first
-    samples = [np.load(place / SAMPLES_FILE)["latency_ms"] for place in folders]
-    np.savez_compressed(folder / SAMPLES_FILE, latency_ms=np.concatenate(samples))
+    samples = _pooled_samples(folders)
+    np.savez_compressed(folder / SAMPLES_FILE, **samples)
     return dataclasses.replace(
         first,
-        timing=_pooled(timings, np.concatenate(samples)),
+        timing=_pooled(timings, samples["latency_ms"]),
         instances=tuple(timing.throughput_sps for timing in timings),
         memory=dataclasses.replace(first.memory, peak_mb=_sum([r.memory.peak_mb for r in reports])),
     )
+
+
+def _lift_predictions(folders: list[Path], folder: Path) -> None:
+    """Whoever looks for the decisions of a run looks beside its report, not beside that of an instance."""
+    found = next((file for place in folders if (file := place / PREDICTIONS_FILE).is_file()), None)
+    if found is not None:
+        text = found.read_text(encoding="utf-8")
+        reserve.written(folder, lambda: write_text(folder / PREDICTIONS_FILE, text))
+
+
+def _pooled_samples(folders: list[Path]) -> dict[str, Any]:
+    """Everything that samples.npz of the instances holds, theirs one after the other."""
+    found: dict[str, list[np.ndarray]] = {}
+    for place in folders:
+        with np.load(place / SAMPLES_FILE) as file:
+            for name in file.files:
+                found.setdefault(name, []).append(file[name])
+    return {name: np.concatenate(parts) for name, parts in found.items()}
 
 
 def latency_summary(samples: np.ndarray) -> dict[str, float]:
@@ -122,21 +145,24 @@ def _server(parts: list[Server]) -> Server | None:
     """Rates add up; the bound is met when every instance has met it."""
     if not parts:
         return None
-    met = [part.met for part in parts]
     return dataclasses.replace(
         parts[0],
         rate=sum(part.rate for part in parts),
         achieved_rate=sum(part.achieved_rate for part in parts),
         service_ms=float(np.median([part.service_ms for part in parts])),
-        met=False if False in met else (None if None in met else True),
+        met=met_by_all(parts),
     )
 
 
+def met_by_all(parts: list[Server]) -> bool | None:
+    """Whether each of `parts` has met its bound; None where one does not know and none has missed it."""
+    met = [part.met for part in parts]
+    return False if False in met else (None if None in met else True)
+
+
 def _together(name: str, values: list[float]) -> float:
-    """Counters of the instances add up; what each of them observed of the whole machine does not."""
-    if name.startswith(("frequency_mhz", "runnable", "machine_")):
-        return max(values)
-    return sum(values)
+    """Counters of the instances add up; what each of them observed of the same thing does not."""
+    return max(values) if name.startswith(SHARED_COUNTERS) else sum(values)
 
 
 def _sum(values: list[float | None]) -> float | None:

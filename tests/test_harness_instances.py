@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from harness_fixtures import a_spec
 
 from harness import load_notes
-from harness.instances import MIN_OVERLAP, _pooled, overlap, spread
-from harness.report import Energy, Identity, Observed, Report, Server, Timing
+from harness.instances import MIN_OVERLAP, _pooled, merge, overlap, spread
+from harness.report import PREDICTIONS_FILE, SAMPLES_FILE, Energy, Identity, Observed, Report, Server, Timing
 from harness.spec import BatchSpec
 
 
@@ -24,9 +26,44 @@ def timing(**changes: Any) -> Timing:
 
 
 def pooled(*timings: Timing) -> Timing:
-    import numpy as np
-
     return _pooled(list(timings), np.ones(20))
+
+
+def merged(folder: Path, *timings: Timing | None) -> Report:
+    """What becomes of one instance for each of `timings`, of which the first has scored."""
+    reports, folders = [Report(a_spec(), "finished", timing=one) for one in timings], []
+    for number in range(len(timings)):
+        folders.append(folder / f"instance-{number}")
+        folders[-1].mkdir()
+        samples = np.arange(3.0) + 10 * number
+        np.savez(folders[-1] / SAMPLES_FILE, latency_ms=samples + 1, service_ms=samples)
+    (folders[0] / PREDICTIONS_FILE).write_text("[1, 2]")
+    return merge(a_spec(), reports, folders, folder)
+
+
+def test_all_samples_of_all_instances_are_kept(tmp_path: Path) -> None:
+    merged(tmp_path, timing(), timing())
+    with np.load(tmp_path / SAMPLES_FILE) as kept:
+        assert {name: kept[name].tolist() for name in kept.files} == {
+            "latency_ms": [1, 2, 3, 11, 12, 13],
+            "service_ms": [0, 1, 2, 10, 11, 12],
+        }
+
+
+@pytest.mark.parametrize("timed", [timing(), None], ids=["timed", "accuracy only"])
+def test_the_predictions_lie_where_those_of_a_single_process_lie(
+    tmp_path: Path, timed: Timing | None
+) -> None:
+    merged(tmp_path, timed, timed)
+    assert (tmp_path / PREDICTIONS_FILE).read_text() == "[1, 2]"
+
+
+def test_counters_of_the_shared_are_not_added_up() -> None:
+    own = {"own_cpu_s": 4.0, "involuntary_switches": 7.0}
+    shared = {"elapsed_s": 5.0, "quota_wait_s": 2.0, "machine_cpus": 8.0, "runnable_after": 3.0}
+    longer = shared | {"quota_wait_s": 2.5}
+    both = pooled(timing(interference=own | shared), timing(interference=own | longer))
+    assert both.interference == {name: 2 * value for name, value in own.items()} | longer
 
 
 def test_rates_threads_and_cores_add_up_and_energy_is_that_of_the_shared_packages() -> None:
