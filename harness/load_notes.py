@@ -12,7 +12,7 @@ def of(report: Report) -> list[str]:
     found = []
     name, timing = report.spec.contender, report.timing
     if timing is not None and timing.server is not None:
-        found.append(f"{name}: {_server(timing, timing.server)}")
+        found.append(f"{name}: {_server(timing, timing.server, report.repeated is not None)}")
     if len(report.instances) > 1:
         low, high = min(report.instances), max(report.instances)
         found.append(
@@ -35,11 +35,13 @@ def lengths(batch: BatchSpec) -> str:
     return str(batch.lengths)
 
 
-def _server(timing: Timing, server: Server) -> str:
+def _server(timing: Timing, server: Server, repeated: bool) -> str:
     bound = f"99 % within {server.bound_ms:g} ms"
     tried = f"{len(server.probes)} rates were tried"
     if server.highest_rate is not None:
         return f"the highest rate that keeps {bound} is {server.highest_rate:.2f} queries/s ({tried})."
+    if server.probes and repeated:
+        return f"not every repetition found a rate that keeps {bound} ({tried})."
     if server.probes:
         return f"no rate was found that keeps {bound} ({tried})."
     if server.met is None:

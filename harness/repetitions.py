@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from omegaconf import DictConfig, flag_override
 
 from harness import statistics
-from harness.report import Failure, Repeated, Repetition, Report, Timing
+from harness.instances import met_by_all
+from harness.report import Energy, Failure, Repeated, Repetition, Report, Server, Timing
 from harness.spec import RunSpec
 
 
@@ -105,9 +107,7 @@ def _timing(reports: list[Report]) -> Timing | None:
     timings = [report.timing for report in reports if report.timing is not None]
     if not timings:
         return None
-    changes = {
-        field.name: _middle([getattr(t, field.name) for t in timings]) for field in dataclasses.fields(Timing)
-    }
+    changes = _middles(timings)
     interval = statistics.median_interval([timing.latency_ms["p50"] for timing in timings])
     latency = {
         name: value for name, value in changes["latency_ms"].items() if name not in ("ci_low", "ci_high")
@@ -132,8 +132,32 @@ def _timing(reports: list[Report]) -> Timing | None:
             "latency_ms": latency,
             "noisy": bool(noisy),
             "noisy_because": (told,) if noisy else (),
+            "energy": _energy([timing.energy for timing in timings]),
+            "server": _server([timing.server for timing in timings if timing.server is not None]),
         },
     )
+
+
+def _energy(parts: list[Energy]) -> Energy:
+    """Medians; where one could not be read, why."""
+    unread = next((part for part in parts if part.joules is None), None)
+    return unread or Energy(**_middles(parts))
+
+
+def _server(parts: list[Server]) -> Server | None:
+    """Medians, the bound met when every process has met it, and all the rates that any of them tried."""
+    if not parts:
+        return None
+    probes = tuple(probe for part in parts for probe in part.probes)
+    return Server(**_middles(parts) | {"met": met_by_all(parts), "probes": probes})
+
+
+def _middles(values: Sequence[Any]) -> dict[str, Any]:
+    """`_middle` of every field of dataclasses of one kind."""
+    return {
+        field.name: _middle([getattr(value, field.name) for value in values])
+        for field in dataclasses.fields(values[0])
+    }
 
 
 def _middle(values: list[Any]) -> Any:

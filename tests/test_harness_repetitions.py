@@ -6,12 +6,13 @@ import dataclasses
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from harness_fixtures import a_spec
 
-from harness import job, repetitions, table
-from harness.report import Accuracy, Failure, Report, Timing
+from harness import job, load_notes, repetitions, table
+from harness.report import Accuracy, Energy, Failure, Probe, Report, Server, Timing
 from harness.spec import BackendSpec, RunSpec
 from harness.values import read_json
 
@@ -125,6 +126,45 @@ def test_what_not_every_repetition_measured_is_absent_and_a_failure_fails_the_gr
     assert whole.failure.message == "repetition 2 of 3: By SIGKILL."
     assert whole.accuracy == Accuracy(5, 0.8)
     assert whole.repeated is not None and (whole.repeated.asked, len(whole.repeated.measured)) == (3, 2)
+
+
+def with_timing(report: Report, **changes: Any) -> Report:
+    assert report.timing is not None
+    return dataclasses.replace(report, timing=dataclasses.replace(report.timing, **changes))
+
+
+def test_energy_is_the_median_and_absent_where_one_process_could_not_read_it() -> None:
+    reports = [with_timing(a_report(n, 10, of=3), energy=Energy(30.0 + n * n, 1.0 + n * n)) for n in range(3)]
+    whole = repetitions.merge(reports)
+    assert whole.timing is not None and whole.timing.energy == Energy(31.0, 2.0)
+    unread = Energy(absent_because="may only be read by root")
+    whole = repetitions.merge([*reports[:2], with_timing(reports[2], energy=unread)])
+    assert whole.timing is not None and whole.timing.energy == unread
+
+
+@pytest.mark.parametrize(
+    ("met", "together"),
+    [((True, True, True), True), ((True, False, None), False), ((True, None, True), None)],
+)
+def test_a_server_of_repetitions_has_medians_and_keeps_the_bound_when_all_do(
+    met: tuple[bool | None, ...], together: bool | None
+) -> None:
+    probe = Probe(20.0, 19.0, 662, 50.0, True)
+    servers = [Server(20.0 + n * n, 18.0 + n, 5.0, 100.0, one, None, (probe,)) for n, one in enumerate(met)]
+    whole = repetitions.merge(
+        [with_timing(a_report(n, 10, of=3), server=one) for n, one in enumerate(servers)]
+    )
+    assert whole.timing is not None
+    expected = Server(21.0, 19.0, 5.0, 100.0, together, None, (probe, probe, probe))
+    assert whole.timing.server == expected
+    assert "not every repetition found a rate" in load_notes.of(whole)[0]
+
+
+def test_the_highest_rate_of_repetitions_is_the_median_of_theirs() -> None:
+    servers = [Server(rate, rate, 5.0, 100.0, True, highest_rate=rate) for rate in (20.0, 30.0, 22.0)]
+    reports = [with_timing(a_report(n, 10, of=3), server=one) for n, one in enumerate(servers)]
+    whole = repetitions.merge(reports)
+    assert whole.timing is not None and whole.timing.server == servers[2]
 
 
 def test_the_speedup_of_groups_is_that_of_their_medians_and_of_jobs_that_of_their_round() -> None:
