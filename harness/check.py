@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 from pathlib import Path
+from typing import Any
 
 from harness.errors import UserError
 from harness.spec import (
@@ -22,6 +23,7 @@ from harness.spec import (
     ModelSpec,
     RunSpec,
     RunTimeSpec,
+    warmup,
 )
 from harness.values import read_json
 
@@ -29,15 +31,40 @@ from harness.values import read_json
 INT8_GRAPHS = ("eager", "jit")
 # What a p99 needs: harness.statistics.PERCENTILE_GATES.
 BOUND_QUERIES = 662
+# What NumPy and torch both take.
+HIGHEST_SEED = 2**32 - 1
 
 
 def position_limit(model: ModelSpec) -> int | None:
-    """Longest seq_len the model can take, or None where only its checkpoint knows."""
+    """Longest seq_len the model can take, or None where only its checkpoint knows.
+
+    Raises:
+        UserError: config.json or the architecture says no such number.
+    """
     if model.source == "path" and model.path is not None:
-        limit = read_json(Path(model.path) / "config.json").get("max_position_embeddings")
+        limit = _config_of(model.path).get("max_position_embeddings")
+        problem = f"its config.json has max_position_embeddings={limit!r}, no whole number from 1 on"
+        wrong = UserError("model.path", model.path, problem, "Repair the checkpoint, or name another one")
     else:
         limit = model.architecture.get("max_position_embeddings")
-    return int(limit) if limit is not None else None
+        setting = "model.architecture.max_position_embeddings"
+        wrong = UserError(setting, limit, "is no whole number from 1 on", "Use e.g. 512")
+    if limit is not None and (type(limit) is not int or limit < 1):
+        raise wrong
+    return limit
+
+
+def _config_of(folder: str) -> dict[str, Any]:
+    """The config.json of a checkpoint. UserError where it is none."""
+    remedy = "Repair it, or name another folder made by save_pretrained"
+    try:
+        config = read_json(Path(folder) / "config.json")
+    except (OSError, ValueError) as error:  # what is no JSON or no UTF-8 is a ValueError
+        reason = error.strerror if isinstance(error, OSError) else str(error)
+        raise UserError("model.path", folder, f"its config.json cannot be read ({reason})", remedy) from error
+    if not isinstance(config, dict):
+        raise UserError("model.path", folder, "its config.json holds no object", remedy)
+    return config
 
 
 def resolve(spec: RunSpec) -> RunSpec:
@@ -87,6 +114,8 @@ def check(spec: RunSpec) -> RunSpec:
     _check_run_time(spec.run_time)
     _check_load(spec)
     _check_host(spec.host)
+    _check_time(spec)
+    _check_seed(spec.seed)
     _check_repetitions(spec)
     if not (spec.measure.accuracy or spec.measure.throughput):
         raise UserError("measure.accuracy", False, "there is nothing to measure", "Set measure=all")
@@ -136,9 +165,9 @@ def _check_model(model: ModelSpec) -> None:
         )  # fmt: skip
     if model.source == "path" and model.path is not None:
         folder = Path(model.path)
-        if not folder.is_dir():
+        if not os.path.isdir(folder):  # False, too, for what may not be looked at
             raise UserError("model.path", model.path, "is no folder", "Name a folder made by save_pretrained")
-        if not (folder / "config.json").is_file():
+        if not os.path.isfile(folder / "config.json"):
             raise UserError(
                 "model.path", model.path, "has no config.json", "Name a folder made by save_pretrained"
             )
@@ -254,6 +283,22 @@ def _check_run_time(run_time: RunTimeSpec) -> None:
         raise UserError(
             "run_time.warmup_iterations", run_time.warmup_iterations, "is negative", "Use 0 or more"
         )
+
+
+def _check_time(spec: RunSpec) -> None:
+    """A job whose warm-up and measurement alone take the time it has is sure to be stopped."""
+    needed = sum(seconds or 0.0 for seconds in (spec.run_time.seconds, warmup(spec.run_time)[0]))
+    if spec.measure.throughput and needed >= spec.host.timeout_seconds:
+        raise UserError(
+            "host.timeout_seconds", spec.host.timeout_seconds,
+            f"is over before warm-up and measurement are, which take {needed:g} s",
+            "Give it enough to load the model as well, or measure for a shorter time",
+        )  # fmt: skip
+
+
+def _check_seed(seed: int) -> None:
+    if not 0 <= seed <= HIGHEST_SEED:
+        raise UserError("seed", seed, "is no seed", f"Use a whole number from 0 to {HIGHEST_SEED}")
 
 
 def _check_repetitions(spec: RunSpec) -> None:

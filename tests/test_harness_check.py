@@ -73,6 +73,18 @@ WRONG: list[tuple[str, dict[str, Any]]] = [
     ("load.resolution", {"load": LoadSpec("server", resolution=0.0)}),
     ("run_time.iterations", {"load": LoadSpec("server"), "run_time": RunTimeSpec(iterations=661)}),
     ("measure.accuracy", {"measure": MeasureSpec(False, False)}),
+    ("seed", {"seed": -1}),
+    ("seed", {"seed": 2**32}),
+    ("host.timeout_seconds", {"run_time": RunTimeSpec(20.0), "host": HostSpec(timeout_seconds=20.0)}),
+    ("host.timeout_seconds", {"run_time": RunTimeSpec(19.0), "host": HostSpec(timeout_seconds=20.0)}),
+    (
+        "model.architecture.max_position_embeddings",
+        {"model": ModelSpec("x", source="random", architecture={"max_position_embeddings": "abc"})},
+    ),
+    (
+        "model.architecture.max_position_embeddings",
+        {"model": ModelSpec("x", source="random", architecture={"max_position_embeddings": 0})},
+    ),
 ]
 
 
@@ -123,6 +135,52 @@ def test_a_given_path_beats_the_source_of_the_option(tmp_path: Path) -> None:
     assert spec.data.name == "pairs.tsv"
     with pytest.raises(UserError, match="1 to 16"):
         check(dataclasses.replace(spec, batch=BatchSpec(1, 17)))
+
+
+def test_the_time_that_a_job_has_is_not_judged_where_nothing_is_timed() -> None:
+    spec = a_spec(
+        run_time=RunTimeSpec(20.0), host=HostSpec(timeout_seconds=20.0), measure=MeasureSpec(throughput=False)
+    )
+    assert check(spec) == spec
+
+
+@pytest.mark.parametrize("seed", [0, 2**32 - 1])
+def test_every_seed_that_numpy_and_torch_take_passes(seed: int) -> None:
+    assert check(a_spec(seed=seed)).seed == seed
+
+
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [
+        (b"", "cannot be read"),
+        (b'{"max_position_embeddings": 16', "cannot be read"),
+        (b'{"name": "\xff"}', "cannot be read"),
+        (b"[16]", "holds no object"),
+        (b'{"max_position_embeddings": "abc"}', "max_position_embeddings='abc'"),
+        (b'{"max_position_embeddings": true}', "max_position_embeddings=True"),
+    ],
+)
+def test_a_broken_config_of_a_checkpoint_names_its_folder(
+    tmp_path: Path, content: bytes, problem: str
+) -> None:
+    (tmp_path / "config.json").write_bytes(content)
+    with pytest.raises(UserError) as caught:
+        check(a_spec(model=ModelSpec("x", path=str(tmp_path))))
+    assert caught.value.setting == "model.path" and caught.value.value == str(tmp_path)
+    assert problem in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_a_config_that_may_not_be_read_names_its_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "config.json").touch()
+
+    def refuse(path: Path) -> Any:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr("harness.check.read_json", refuse)
+    with pytest.raises(UserError, match=r"model\.path=.*cannot be read \(Permission denied\)"):
+        check(a_spec(model=ModelSpec("x", path=str(tmp_path))))
 
 
 def test_the_task_is_read_from_the_checkpoint() -> None:

@@ -1,5 +1,6 @@
 """`python -m harness` from the command line to the exit status, with a stub in place of the worker."""
 
+import functools
 import json
 import subprocess
 import sys
@@ -10,9 +11,13 @@ import pytest
 from harness_fixtures import STUB
 from mlflow import MlflowClient
 
-from harness import job, launch
+from harness import __main__ as command
+from harness import job, launch, log
+from harness.composing import Held
 from harness.report import Report
 from harness.schema import ROOT
+from harness.sinks import mlflow_store
+from harness.sinks.mlflow_store import Store
 
 Cli = Callable[..., int]
 
@@ -95,7 +100,8 @@ def test_an_experiment_has_its_baseline(cli: Cli, tmp_path: Path, capfd: pytest.
 
 def test_a_sweep_goes_on_after_a_failed_job(cli: Cli, store_uri: str, tmp_path: Path) -> None:
     assert cli("-m", "host.cores=null,9999", "batch=1", f"tracking.uri={store_uri}") == 2
-    assert cli("-m", "batch=1,4", "host.timeout_seconds=0.01", f"tracking.uri={store_uri}") == 1
+    settings = ["run_time.iterations=9", "host.timeout_seconds=0.01", f"tracking.uri={store_uri}"]
+    assert cli("-m", "batch=1,4", *settings) == 1
     kinds = [Report.read(tmp_path / f"sweep/{job}").failure for job in (0, 1)]
     assert [failure.kind for failure in kinds if failure] == ["timeout", "timeout"]
 
@@ -138,6 +144,105 @@ def test_credentials_are_nowhere(
     written = [path for path in tmp_path.rglob("*") if path.is_file()]
     assert {"config.yaml", "overrides.yaml", "hydra.yaml", "tracking.json"} <= {path.name for path in written}
     assert not [path for path in written if b"s3cret" in path.read_bytes()]
+
+
+@pytest.mark.parametrize("source", ["environment", "YAML"])
+def test_a_store_that_wants_credentials_is_opened_with_them_to_the_end(
+    cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: str
+) -> None:
+    uri, seen = "http://amy:s3cret@127.0.0.1:9", []
+
+    def connect(real: str, shown: str, experiment: str) -> Store:
+        seen.append(real)
+        raise ConnectionError("refused")
+
+    monkeypatch.setattr(mlflow_store, "_connect", connect)
+    arguments = ["tracking=server"]
+    if source == "environment":
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    else:
+        (tmp_path / "conf/tracking").mkdir(parents=True)
+        (tmp_path / "conf/tracking/team.yaml").write_text(f"kind: mlflow\nuri: {uri}\n")
+        arguments = [f"--config-dir={tmp_path}/conf", "tracking=team"]
+    assert cli(*arguments, "batch=1", "-m") == 1
+    assert seen == [uri, uri], "when the sweep begins, and when it ends"
+    assert log.main([str(tmp_path / "sweep")]) == 1 and seen == [uri] * 3
+    assert log.main([str(tmp_path / "sweep/0")]) == 1 and seen == [uri] * 4
+    written = [path for path in (tmp_path / "sweep").rglob("*") if path.is_file()]
+    assert not [path for path in written if b"s3cret" in path.read_bytes()]
+
+
+def test_credentials_that_nobody_knows_any_more_are_asked_for(
+    cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert cli("tracking.uri=http://amy:s3cret@127.0.0.1:9") == 1
+    monkeypatch.delenv("BERT_OP_TRACKING_URI")  # as in another process, later
+    capfd.readouterr()
+    assert log.main([str(tmp_path / "run")]) == 1
+    said = capfd.readouterr().out
+    assert "credentials" in said and "MLFLOW_TRACKING_URI" in said and "--uri" in said
+
+
+@pytest.mark.parametrize("mode", [[], ["-m"]], ids=["run", "sweep"])
+@pytest.mark.parametrize(
+    ("wrong", "named"),
+    [
+        (["tracking.kind=mlfow"], "tracking.kind='mlfow'"),
+        (["tracking=server"], "tracking.uri=None"),
+        (["tracking.uri=nonsense"], "tracking.uri='nonsense'"),
+        (["+batch.foo=1"], "batch.foo=1"),
+    ],
+)
+def test_what_is_wrong_is_told_before_anything_is_measured(
+    cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str],
+    wrong: list[str], named: str, mode: list[str],
+) -> None:  # fmt: skip
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    monkeypatch.setattr(job, "launch", None)
+    assert cli(*mode, *(["tracking=none"] if "batch" in named else []), *wrong) == 2
+    said = "".join(capfd.readouterr())
+    assert said.count("error: ") == 1 and named in said and "Traceback" not in said
+
+
+@pytest.mark.parametrize("mode", [[], ["-m"]], ids=["run", "sweep"])
+def test_a_folder_that_cannot_be_made_is_told_in_one_paragraph(
+    cli: Cli, tmp_path: Path, capfd: pytest.CaptureFixture[str], mode: list[str]
+) -> None:
+    place = tmp_path / ("sweep" if mode else "run")
+    place.write_text("a file stands in the way")
+    assert cli(*mode, "tracking=none") == 2
+    said = "".join(capfd.readouterr())
+    assert said.count("error: ") == 1 and len(said.splitlines()) == 1
+    assert str(place) in said and ("hydra.sweep.dir" if mode else "hydra.run.dir") in said
+    assert "are kept" not in said
+
+
+@pytest.mark.parametrize(("value", "expected"), [("0", False), ("1", True)])
+def test_only_a_1_asks_for_the_traceback(
+    cli: Cli, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], value: str, expected: bool
+) -> None:
+    def broken(*arguments: object) -> Report:
+        raise RuntimeError("a defect")
+
+    monkeypatch.setattr(job, "launch", broken)
+    monkeypatch.setenv("HYDRA_FULL_ERROR", value)
+    assert cli("tracking=none") == 1
+    said = capfd.readouterr().out
+    assert "error: RuntimeError: a defect" in said and ("Traceback" in said) == expected
+
+
+def test_what_was_held_in_a_sweep_of_other_processes_is_written_at_its_end(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def app(*, end: type[BaseException] | None = None) -> None:
+        print("a warning about http://amy:s3cret@host", file=sys.stderr)
+        if end is not None:
+            raise end
+
+    assert command._run(app, Held()) == 0
+    assert capsys.readouterr().err == "a warning about http://***@host\n"
+    assert command._run(functools.partial(app, end=KeyboardInterrupt), Held()) == 130
+    assert capsys.readouterr().err == "a warning about http://***@host\ninterrupted\n"
 
 
 def test_help_teaches_and_the_parent_is_light(tmp_path: Path) -> None:
