@@ -6,7 +6,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from harness import load_notes
-from harness.report import NOT_INSTALLED, Report, Server
+from harness.report import NOT_INSTALLED, Report, Server, Timing
+
+# The contender that speed-ups are against: Hugging Face as it is.
+PLAIN = "hf-fp32"
 
 
 @dataclass(frozen=True)
@@ -85,7 +88,8 @@ def _found(column: Column, reports: list[Report]) -> list[float | str]:
 def notes(reports: list[Report]) -> list[str]:
     """Sentences without which the numbers could mislead; each once."""
     found = [note for report in reports for note in _notes_of(report)]
-    return [*dict.fromkeys(found), *_uncertainty(reports), *_repeats(reports), *_noise(reports)]
+    others = [*_stand_ins(reports), *_uncertainty(reports), *_repeats(reports), *_noise(reports)]
+    return [*dict.fromkeys(found), *others]
 
 
 def _notes_of(report: Report) -> list[str]:
@@ -99,9 +103,26 @@ def _notes_of(report: Report) -> list[str]:
         found.append(f"Accuracy was not measured: {report.accuracy.absent_because}.")
     found += load_notes.of(report)
     if timing is not None and timing.skipped_tokens_per_call:
-        share = timing.skipped_tokens_per_call / (timing.batch_size * timing.seq_len)
+        share = timing.skipped_tokens_per_call / _positions(timing)
         found.append(f"{name} skipped padding: {share:.0%} of the token positions were not computed.")
     return found
+
+
+def _positions(timing: Timing) -> float:
+    """Token positions of a call, padded ones included; mean over the calls."""
+    if timing.padded_tokens_per_call is None:  # of a report that is older than lengths
+        return timing.batch_size * timing.seq_len
+    return timing.valid_tokens_per_call + timing.padded_tokens_per_call
+
+
+def _stand_ins(reports: list[Report]) -> list[str]:
+    """Who the speed-up is against where that is not Hugging Face as it is."""
+    timed = [report for report in reports if report.timing is not None]
+    found = [baseline_of(report, reports) for report in timed]
+    names = dict.fromkeys(one.spec.contender for one in found if one is not None)
+    others = [name for name in names if name != PLAIN]
+    told = f"Where {PLAIN} was not measured, the speed-up is against {' or '.join(others)}."
+    return [told] if others else []
 
 
 def _uncertainty(reports: list[Report]) -> list[str]:

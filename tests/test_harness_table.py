@@ -10,7 +10,8 @@ from harness.spec import BackendSpec, BatchSpec
 
 
 def a_report(backend: str, precision: str, sps: float, size: int = 2) -> Report:
-    spec = a_spec(backend=BackendSpec(backend), precision=precision, batch=BatchSpec(size, 8))
+    graph = "eager" if backend == "hf" else "jit"
+    spec = a_spec(backend=BackendSpec(backend, graph), precision=precision, batch=BatchSpec(size, 8))
     return Report(spec, "finished", timing=Timing(9, 1.0, size, 8, {"p50": 1000 * size / sps}, sps, 16.0))
 
 
@@ -26,6 +27,26 @@ def test_without_fp32_the_other_hugging_face_is_the_baseline_and_without_any_the
     both = table.rows([a_report("hf", "bf16", 50), a_report("op", "bf16", 100)])
     assert [row.speedup for row in both] == [1.0, 2.0]
     assert [row.speedup for row in table.rows([a_report("op", "bf16", 100)])] == [None]
+
+
+def test_it_is_told_when_the_speedup_is_against_another_than_hf_fp32() -> None:
+    plain, other = a_report("hf", "fp32", 50), a_report("hf", "bf16", 100)
+    failed = dataclasses.replace(plain, timing=None, status="failed", failure=Failure("killed", "It was."))
+    op = a_report("op", "bf16", 200)
+    told = "Where hf-fp32 was not measured, the speed-up is against hf-bf16."
+    assert told in table.notes([failed, other, op]) and told in table.notes([other, op])
+    assert told not in table.notes([plain, other, op]) and table.notes([op]) == []
+
+
+@pytest.mark.parametrize(("padded", "share"), [(4.0, "20%"), (16.0, "12%"), (None, "25%")])
+def test_the_share_of_skipped_padding_is_of_the_positions_that_there_were(
+    padded: float | None, share: str
+) -> None:
+    report = a_report("op", "fp32", 10)
+    assert report.timing is not None  # 2 rows of 8 at most, 16 valid tokens a call
+    timing = dataclasses.replace(report.timing, padded_tokens_per_call=padded, skipped_tokens_per_call=4.0)
+    (note,) = table.notes([dataclasses.replace(report, timing=timing)])
+    assert f"skipped padding: {share}" in note
 
 
 def test_a_setting_is_a_column_only_where_it_differs() -> None:
