@@ -21,6 +21,8 @@ LIBRARIES = (Path("/usr/lib"), Path("/usr/lib64"), Path("/usr/local/lib"))
 PACKAGES = {"jemalloc": "libjemalloc2", "tcmalloc": "libtcmalloc-minimal4"}
 # Of the process's own pages on host.numa's node: a few were there before the policy, or are shared.
 MIN_MEMORY_SHARE = 0.9
+# Far above what Linux can number: a range to a mistyped end would fill the memory with its cores.
+HIGHEST_CORE = 65535
 
 
 @dataclass(frozen=True)
@@ -136,13 +138,17 @@ def environment(placement: Placement, base: dict[str, str], root: Path) -> dict[
 
 
 def parse_cores(text: str, setting: str = "host.cores") -> tuple[int, ...]:
-    """CPU numbers of a list like `0-3,8`, the format of taskset and of /sys."""
+    """CPU numbers of a list like `0-3,8`, the format of taskset and of /sys. UserError where it is none."""
     cores: list[int] = []
     for part in text.split(","):
-        match = re.fullmatch(r"\s*(\d+)(?:-(\d+))?\s*", part)
+        match = re.fullmatch(r"\s*(\d{1,18})(?:-(\d{1,18}))?\s*", part)
         if match is None:
             raise UserError(setting, text, "is no list of cores", "Use e.g. 0-3,8")
         first, last = int(match[1]), int(match[2] or match[1])
+        if first > last:
+            raise UserError(setting, text, f"the range {first}-{last} is empty", f"Use {last}-{first}")
+        if last > HIGHEST_CORE:
+            raise UserError(setting, text, f"there is no core {last}", "lscpu lists those of this machine")
         cores.extend(range(first, last + 1))
     return tuple(dict.fromkeys(cores))
 
@@ -161,7 +167,14 @@ def _wanted_cores(host: HostSpec, available: frozenset[int]) -> tuple[int, ...] 
         file = SYSTEM / f"node/node{host.numa}/cpulist"
         if not file.is_file():
             raise UserError("host.numa", host.numa, "this machine has no such node", "lscpu lists its nodes")
-        return one_per_core(frozenset(parse_cores(file.read_text().strip(), "host.numa")) & available)
+        listed = file.read_text().strip()
+        own = frozenset(parse_cores(listed, "host.numa") if listed else ()) & available
+        if not own:
+            raise UserError(
+                "host.numa", host.numa, f"this process may use none of its cores ({listed or 'it has none'})",
+                f"Choose the node of one of {','.join(map(str, sorted(available)))}",
+            )  # fmt: skip
+        return one_per_core(own)
     if host.cores is None:
         return None
     if host.cores == "all":

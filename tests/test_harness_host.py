@@ -28,7 +28,7 @@ def test_lists_of_cores(text: str, cores: tuple[int, ...]) -> None:
     assert parse_cores(text) == cores
 
 
-@pytest.mark.parametrize("text", ["", "a", "1-", "0;1", "-1"])
+@pytest.mark.parametrize("text", ["", "a", "1-", "0;1", "-1", "3-0", "0-9999999999", "0-" + "9" * 5000])
 def test_no_list_of_cores(text: str) -> None:
     with pytest.raises(UserError, match=r"host\.cores"):
         parse_cores(text)
@@ -55,6 +55,7 @@ def test_plan(settings: HostSpec, expected: list[Placement]) -> None:
     ("settings", "setting"),
     [
         (HostSpec(cores="7"), "host.cores"),
+        (HostSpec(cores="3-0"), "host.cores"),
         (HostSpec(numa=5), "host.numa"),
         (HostSpec(instances=3), "host.instances"),
     ],
@@ -63,6 +64,13 @@ def test_what_the_machine_lacks(settings: HostSpec, setting: str) -> None:
     with pytest.raises(UserError) as caught:
         plan(settings, FOUR)
     assert caught.value.setting == setting
+
+
+@pytest.mark.parametrize("cores", ["0-1", ""], ids=["others may use it", "it has memory only"])
+def test_a_node_without_a_core_for_this_process_is_named(tmp_path: Path, cores: str) -> None:
+    (tmp_path / "node/node0/cpulist").write_text(f"{cores}\n")
+    with pytest.raises(UserError, match=r"host\.numa=0: this process may use none of .*of one of 2,3"):
+        plan(HostSpec(numa=0), frozenset({2, 3}))
 
 
 def test_one_thread_of_each_core() -> None:
