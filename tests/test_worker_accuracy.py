@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from worker_tools import ARCHITECTURE, PAIRS, make_checkpoint, path_model, run_spec, shared
+from worker_tools import ARCHITECTURE, PAIRS, WORDS, make_checkpoint, path_model, run_spec, shared
 
 from harness.errors import UserError
 from harness.spec import BackendSpec, DataSpec, ModelSpec
 from harness.worker import accuracy, backends, data, weights
+from harness.worker.backends import Head
+from harness.worker.backends.graphs import capture
 from harness.worker.data import Pairs
 from harness.worker.tokens import random_batch
 from harness.worker.weights import Loaded
@@ -96,6 +99,35 @@ def test_the_cosine_of_a_classifier_is_that_of_its_hidden_states(tmp_path: Path)
     result, _ = accuracy.measure(reference, reference, loaded, labelled(), run_spec(ModelSpec("tiny")))
     assert result.logit_max_abs == 0.0
     assert result.cosine_min == pytest.approx(-1, abs=1e-5)
+
+
+def hidden_states_negated_in_short_batches(model: torch.nn.Module, longest: int) -> list[int]:
+    """Spoils the hidden states of all batches but the longest; returns the list of lengths that it saw."""
+    seen: list[int] = []
+
+    def spoil(module: torch.nn.Module, given: object, output: Any) -> None:
+        seen.append(output.last_hidden_state.shape[1])
+        if seen[-1] < longest:
+            output.last_hidden_state.neg_()
+
+    model.register_forward_hook(spoil)
+    return seen
+
+
+@pytest.mark.parametrize("graph", ["eager", "jit"])
+def test_the_cosine_of_a_classifier_is_the_smallest_of_all_batches(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, graph: str
+) -> None:
+    monkeypatch.setattr(accuracy, "BATCH_SIZE", 2)
+    loaded = weights.load(path_model(make_checkpoint(tmp_path)), 0)
+    assert loaded.tokenizer is not None
+    longest = max(len(loaded.tokenizer(first, second).input_ids) for first, second, _ in PAIRS)
+    reference = backends.reference_of(loaded.model)
+    call = capture(Head(loaded.model).eval(), graph, random_batch(len(WORDS), [longest], longest, seed=0))
+    seen = hidden_states_negated_in_short_batches(loaded.model.bert, longest)
+    result, _ = accuracy.measure(call, reference, loaded, labelled(), run_spec(ModelSpec("tiny")))
+    assert result.cosine_min == pytest.approx(-1, abs=1e-5)
+    assert len(seen) == 3 and sorted(seen) == seen, "every batch passes once, whatever the graph"
 
 
 def test_an_embedder_against_itself(embedder: Loaded) -> None:

@@ -84,10 +84,7 @@ def measure(
     if loaded.task == "sentence-embedding":
         accuracy, rows = _measure_embeddings(call, reference, inputs, labels)
     else:
-        accuracy, rows = _measure_logits(call, reference, inputs, labels)
-        if in_place:
-            cosine = _encoder_cosine(loaded.model, reference.model, batches[-1])
-            accuracy = dataclasses.replace(accuracy, cosine_min=cosine)
+        accuracy, rows = _measure_logits(call, reference, loaded.model if in_place else None, inputs, labels)
     return dataclasses.replace(accuracy, data_digest=pairs.digest()), rows
 
 
@@ -118,14 +115,18 @@ def mean_pool(hidden_states: torch.Tensor, attention_mask: torch.Tensor) -> torc
 
 
 def _measure_logits(
-    call: Call, reference: Call, inputs: Inputs, labels: Array
+    call: Call,
+    reference: Head,
+    model: transformers.PreTrainedModel | None,
+    inputs: Inputs,
+    labels: Array,
 ) -> tuple[Accuracy, list[dict[str, Any]]]:
-    expected = _outputs(reference, inputs, "reference", _plain)
-    found = _outputs(call, inputs, "measured", _plain)
+    found, expected, cosine_min = _logits(call, reference, model, inputs)
     measured, referred = scoring.from_logits(found), scoring.from_logits(expected)
     accuracy = dataclasses.replace(
         scoring.judge(labels, measured, referred),
         logit_max_abs=float(np.abs(found - expected).max()),
+        cosine_min=cosine_min,
     )
     return accuracy, scoring.predictions(labels, measured, referred)
 
@@ -162,30 +163,51 @@ def _error_on_random_ids(
     batch = random_batch(loaded.model.config.vocab_size, lengths, seq_len, spec.seed)
     inputs = Inputs([batch], np.arange(RANDOM_SEQUENCES))
     if loaded.task == "paraphrase-classification":
-        expected = _outputs(reference, inputs, "reference", _plain)
-        found = _outputs(call, inputs, "measured", _plain)
+        model = loaded.model if in_place else None
+        found, expected, cosine_min = _logits(call, reference, model, inputs)
         logit_max_abs = float(np.abs(found - expected).max())
-        cosine_min = _encoder_cosine(loaded.model, reference.model, batch) if in_place else None
         return Accuracy(samples=RANDOM_SEQUENCES, logit_max_abs=logit_max_abs, cosine_min=cosine_min)
     expected = _outputs(reference, inputs, "reference", _pooled)
     found = _outputs(call, inputs, "measured", _pooled)
     return Accuracy(samples=RANDOM_SEQUENCES, cosine_min=float(scoring.cosines(found, expected).min()))
 
 
-def _encoder_cosine(
-    model: transformers.PreTrainedModel, reference: transformers.PreTrainedModel, batch: Batch
-) -> float:
-    """Smallest cosine between the pooled hidden states of two classifiers on one batch.
+def _logits(
+    call: Call, reference: Head, model: transformers.PreTrainedModel | None, inputs: Inputs
+) -> tuple[Array, Array, float | None]:
+    """Logits of `call` and of the reference, and the smallest cosine between their pooled hidden states.
 
     Two logits span no space in which a cosine would say anything: the hidden states below the head do. They
-    are taken without the graph, which has only the logits as its result.
+    come from the passes that give the logits. Only a graph has nothing but the logits as its result: there
+    the model that it was captured from goes over the inputs once more, up to its head.
+
+    model: the one that `call` runs; None where that is no torch model any more, and so no cosine.
     """
-    inputs = Inputs([batch], np.arange(len(batch.input_ids)))
-    found, expected = (
-        _outputs(Head(part.base_model).eval(), inputs, what, _pooled)
-        for part, what in ((model, "measured"), (reference, "reference"))
-    )
-    return float(scoring.cosines(found, expected).min())
+    expected, expected_states = _logits_and_states(reference, inputs, "reference")
+    if isinstance(call, Head) and call.model is model:
+        found, states = _logits_and_states(call, inputs, "measured")
+    else:
+        found = _outputs(call, inputs, "measured", _plain)
+        if model is None:
+            return found, expected, None
+        states = _outputs(Head(model.base_model).eval(), inputs, "encoder of the measured", _pooled)
+    return found, expected, float(scoring.cosines(states, expected_states).min())
+
+
+def _logits_and_states(head: Head, inputs: Inputs, what: str) -> tuple[Array, Array]:
+    """(rows, labels) and the pooled hidden states below the head, (rows, hidden_size), of one pass each."""
+    below: list[torch.Tensor] = []
+
+    def both(logits: torch.Tensor, batch: Batch) -> torch.Tensor:
+        return torch.cat([_plain(logits, batch), _pooled(below.pop(), batch)], dim=1)
+
+    hook = head.model.base_model.register_forward_hook(lambda module, given, output: below.append(output[0]))
+    try:
+        rows = _outputs(head, inputs, what, both)
+    finally:
+        hook.remove()
+    labels = head.model.config.num_labels
+    return rows[:, :labels], rows[:, labels:]
 
 
 def _plain(output: torch.Tensor, batch: Batch) -> torch.Tensor:
