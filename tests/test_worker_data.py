@@ -101,10 +101,16 @@ WRONG_FILES = [
     ("pairs.xlsx", "x", "no known format"),
     ("pairs", "x", "no known format"),
     ("pairs.tsv", "label\tsentence1\n1\ta\n", "no column sentence2; it has label, sentence1"),
-    ("pairs.tsv", "label\tsentence1\tsentence2\n1\ta\tb\n0\tc\n", "row 2 has no column sentence2"),
+    ("pairs.tsv", "label\tsentence1\tsentence2\n1\ta\tb\n0\tc\n", "row 2 has no value in column sentence2"),
     ("pairs.tsv", "label\tsentence1\tsentence2\n", "no rows"),
     ("pairs.tsv", "", "no rows"),
     ("pairs.csv", "label,sentence1,sentence2\n2,a,b\n", "row 1 has the label '2'"),
+    (
+        "pairs.json",
+        '[{"label": null, "sentence1": "a", "sentence2": "b"}]',
+        "row 1 has no value in column label",
+    ),
+    ("pairs.jsonl", '{"label": 1, "sentence1": "a"}', "no column sentence2; it has label, sentence1"),
     ("pairs.json", "{", "cannot be read as json"),
     ("pairs.json", '{"rows": []}', "expected a list of objects"),
     ("pairs.jsonl", "[1, 2]\n", "expected a list of objects"),
@@ -126,6 +132,12 @@ def test_a_wrong_file_is_a_user_error(
     assert caught.value.setting == "data.path"
     assert str(path) in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_a_null_cell_of_a_parquet_file_is_a_missing_value(tmp_path: Path) -> None:
+    path = write(tmp_path / "pairs.parquet", [ROWS[0], {**ROWS[1], "label": None}])
+    with pytest.raises(UserError, match="row 2 has no value in column label"):
+        read_pairs(spec(path))
 
 
 def test_a_data_set_that_the_hub_cannot_give_is_a_user_error(monkeypatch: pytest.MonkeyPatch) -> None:

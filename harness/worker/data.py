@@ -37,8 +37,8 @@ class Pairs:
 def read_pairs(data: DataSpec) -> Pairs | None:
     """The first `data.samples` pairs of the source that `data` names, or None for random token ids.
 
-    Raises UserError for a missing file, an unknown ending, missing columns, labels other than 0 and 1,
-    no rows, or a hub that cannot be reached.
+    Raises UserError for a missing file, an unknown ending, missing columns or values, labels other than 0 and
+    1, no rows, or a hub that cannot be reached.
     """
     if data.path is not None:
         return _pairs(data, "data.path", data.path, _read_file(Path(data.path), "data.path"))
@@ -137,11 +137,17 @@ def _pairs(data: DataSpec, setting: str, value: str, rows: Iterable[Row]) -> Pai
     limit = None if isinstance(data.samples, str) else data.samples
     taken: list[tuple[str, str, int]] = []
     for number, row in enumerate(rows, start=1):
-        missing = [column for column in columns if row.get(column) is None]
+        missing = [column for column in columns if column not in row]
         if missing:
             raise UserError(
                 setting, value, f"row {number} has no column {', '.join(missing)}; it has {_names(row)}",
                 "Add the columns, or say how they are called with data.columns.label=<name> and so on",
+            )  # fmt: skip
+        empty = [column for column in columns if row[column] is None]
+        if empty:
+            raise UserError(
+                setting, value, f"row {number} has no value in column {', '.join(empty)}",
+                "Fill it in, or leave the row out",
             )  # fmt: skip
         sentence1, sentence2, label = (row[column] for column in columns)
         if str(label).strip() not in ("0", "1", "0.0", "1.0", "True", "False"):
