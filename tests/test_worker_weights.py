@@ -214,6 +214,45 @@ def test_auto_takes_the_next_source_and_says_why() -> None:
     assert "no-such-package is not installed" in loaded.reason
 
 
+def cached(cache: Path, checkpoint: Path, *names: str) -> ModelSpec:
+    """A hub cache with these files of the checkpoint, and what would be loaded from it."""
+    repository, commit = cache / "models--nobody--partial", "0" * 40
+    snapshot = repository / "snapshots" / commit
+    snapshot.mkdir(parents=True)
+    (repository / "refs").mkdir()
+    (repository / "refs" / "main").write_text(commit)
+    for name in names:
+        shutil.copyfile(checkpoint / name, snapshot / name)
+    return ModelSpec("tiny", hub_id="nobody/partial", architecture=ARCHITECTURE)
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty cache of the hub's libraries."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    return tmp_path / "hub"
+
+
+def test_auto_goes_on_where_the_cache_has_no_weights(cache: Path, checkpoint: Path) -> None:
+    loaded = weights.load(cached(cache, checkpoint, "config.json"), 0, hub_problem=OFFLINE)
+    assert loaded.source == "random"
+    assert "the local cache has no weights of nobody/partial" in loaded.reason
+
+
+def test_weights_in_the_cache_are_taken(cache: Path, checkpoint: Path) -> None:
+    spec = cached(cache, checkpoint, "config.json", "model.safetensors")
+    loaded = weights.load(spec, 0, hub_problem=OFFLINE)
+    assert (loaded.source, loaded.task) == ("hub", "paraphrase-classification")
+
+
+def test_pickled_weights_in_the_cache_are_taken_only_on_request(cache: Path, copy: Path) -> None:
+    torch.save(safetensors.torch.load_file(copy / "model.safetensors"), copy / "pytorch_model.bin")
+    spec = cached(cache, copy, "config.json", "pytorch_model.bin")
+    assert "model.allow_pickle=true" in weights.load(spec, 0, hub_problem=OFFLINE).reason
+    trusted = dataclasses.replace(spec, allow_pickle=True)
+    assert weights.load(trusted, 0, hub_problem=OFFLINE).source == "hub"
+
+
 def test_auto_does_not_hide_a_wrong_checkpoint(copy: Path) -> None:
     edit_config(copy, model_type="gpt2")
     with pytest.raises(UserError, match="cannot be measured"):

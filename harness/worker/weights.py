@@ -25,6 +25,9 @@ FAMILIES = ("bert", "camembert", "data2vec-text", "electra", "ernie", "roberta",
 # Parameters of task heads: a checkpoint may lack the pooler, whose output the other tasks do not read.
 OPTIONAL_HEADS = ("pooler.",)
 CLASSIFIER = "classifier."
+# The files that weights are in: whole, or the list of their parts.
+READABLE = ("model.safetensors", "model.safetensors.index.json")
+PICKLED = ("pytorch_model.bin", "pytorch_model.bin.index.json")
 # transformers 4, which IPEX needs, knows the argument by its old name only.
 DTYPE = "dtype" if int(transformers.__version__.split(".")[0]) >= 5 else "torch_dtype"
 
@@ -52,8 +55,7 @@ def load(spec: ModelSpec, seed: int, *, hub_problem: str | None = None) -> Loade
 
     Args:
         spec: already checked by harness.check. Source `auto` tries those of hub, path, package and random
-        that
-            have a value, in this order.
+            that have a value, in this order.
         seed: of the random weights.
         hub_problem: why the hub cannot be reached (its local cache is then all there is), or None.
 
@@ -105,6 +107,10 @@ def _from_hub(spec: ModelSpec, hub_problem: str | None) -> Loaded:
     options = {"revision": spec.hub_revision, "local_files_only": offline}
     if offline and cached_file(spec.hub_id, "config.json", **options, **_QUIET) is None:
         raise Unavailable(f"{hub_problem} and {spec.hub_id} is not in the local cache")
+    if offline and not _any_cached(spec.hub_id, READABLE + (PICKLED if spec.allow_pickle else ()), options):
+        pickled = not spec.allow_pickle and _any_cached(spec.hub_id, PICKLED, options)
+        only = " but pickled ones, for model.allow_pickle=true" if pickled else ""
+        raise Unavailable(f"{hub_problem} and the local cache has no weights of {spec.hub_id}{only}")
     with _user_error("model.hub_id", spec.hub_id):
         has_modules = cached_file(spec.hub_id, "modules.json", **options, **_QUIET) is not None
         config, task = _read_config(spec, "model.hub_id", spec.hub_id, has_modules, options)
@@ -116,6 +122,11 @@ def _from_hub(spec: ModelSpec, hub_problem: str | None) -> Loaded:
         )
     where = f"the local cache of the hub ({hub_problem})" if offline else "the hub"
     return Loaded(model, tokenizer, task, "hub", f"{spec.hub_id} from {where}")
+
+
+def _any_cached(hub_id: str, names: tuple[str, ...], options: dict[str, Any]) -> bool:
+    """Whether the local cache has one of the files: a download may have been stopped before the weights."""
+    return any(cached_file(hub_id, name, **options, **_QUIET) is not None for name in names)
 
 
 def _from_path(spec: ModelSpec) -> Loaded:
