@@ -33,8 +33,9 @@ class Difference:
 
 @dataclass(frozen=True)
 class Answers:
-    """Decisions on the same labelled pairs. only_*: pairs that only this one got right; p_value: McNemar's,
-    exact.
+    """Decisions on the same labelled pairs.
+
+    only_*: pairs that only this one got right. p_value: McNemar's, exact.
     """
 
     samples: int
@@ -149,6 +150,9 @@ def obstacles(one: Report, other: Report) -> tuple[str, ...]:
         or one.spec.model.architecture != other.spec.model.architecture
     ):
         found.append(f"another model: {one.spec.model.name} and {other.spec.model.name}")
+    elif (sizes := _sizes(one, other)) is not None:  # two folders may have the same name
+        weights = f"{sizes[0]:.6g} and {sizes[1]:.6g} MB of weights"
+        found.append(f"another model: {one.spec.model.name} with {weights}")
     for part in WORK:
         first, second = to_plain(getattr(one.spec, part)), to_plain(getattr(other.spec, part))
         unequal = [f"{part}.{k} {first[k]} and {second[k]}" for k in first if first[k] != second[k]]
@@ -161,6 +165,12 @@ def obstacles(one: Report, other: Report) -> tuple[str, ...]:
     if one.spec.host.instances != other.spec.host.instances:
         found.append(f"host.instances {one.spec.host.instances} and {other.spec.host.instances}")
     return (*found, *_environments(one, other))
+
+
+def _sizes(one: Report, other: Report) -> tuple[float, float] | None:
+    """In 1e6 bytes of the weights as they were loaded, in fp32; None where equal or not both are known."""
+    first, second = one.memory.weights_mb, other.memory.weights_mb
+    return None if first is None or second is None or first == second else (first, second)
 
 
 def answers(baseline: Subject, candidate: Subject) -> Answers | None:
