@@ -16,6 +16,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+import math
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -32,12 +33,13 @@ from harness.sinks import console as shown
 from harness.values import to_plain, write_json
 
 PASSED, WORSE, WRONG_INPUT = 0, 1, 2
+CONFIDENCE = f"{100 * processes.CONFIDENCE:g}%"
 FOOT = """examples:
   python -m harness repetitions=10 precision=bf16 run_time=smoke tracking=none hydra.sweep.dir=now
   python -m harness.gate --baseline baseline.json now --margin 5%
 
-Exit status: 0 nothing is worse, 1 something is, 2 wrong command line, or a variant of the baseline was not
-measured or is not comparable: another machine or other versions need a baseline of their own."""
+Exit status: 0 nothing is worse, 1 something is, 2 wrong input, or something that is pinned was not measured
+or is not comparable: another machine, other versions or other samples need a baseline of their own."""
 
 
 @dataclass(frozen=True)
@@ -73,11 +75,11 @@ def judge(
 
 
 def _finding(one: Subject, other: Subject, pair: Pair, margin: float, accuracy_margin: float) -> Finding:
-    worse = _lost_accuracy(one, other, accuracy_margin)
+    worse, unknown = _lost_accuracy(one, other, accuracy_margin), _unknown_accuracy(one, other)
     timed = one.report.timing is not None
     if timed and pair.verdict == NOT_COMPARABLE:
         why = tuple(f"{reason[:1].upper()}{reason[1:].rstrip('.')}." for reason in pair.because)
-        return Finding(one.name, "worse" if worse else NOT_COMPARABLE, (*worse, *why), pair)
+        return Finding(one.name, "worse" if worse else NOT_COMPARABLE, (*worse, *unknown, *why), pair)
     told = []
     if timed:
         change = _change(one, other, pair)
@@ -90,7 +92,8 @@ def _finding(one: Subject, other: Subject, pair: Pair, margin: float, accuracy_m
         if pair.verdict == "faster":
             told.append("Pin a new baseline to keep the gain.")
         told += pair.cautions
-    return Finding(one.name, "worse" if worse else "ok", (*worse, *told), pair)
+    outcome = "worse" if worse else NOT_COMPARABLE if unknown else "ok"
+    return Finding(one.name, outcome, (*worse, *unknown, *told), pair)
 
 
 def _change(one: Subject, other: Subject, pair: Pair) -> str:
@@ -114,25 +117,37 @@ def _losses(one: Subject, other: Subject) -> list[float]:
 
 def _lost_accuracy(one: Subject, other: Subject, margin: float) -> tuple[str, ...]:
     """Sentences about lost accuracy. The same samples give the same decisions: no chance is left to judge."""
-    before, after = one.report.accuracy, other.report.accuracy
     found = []
-    for name in ("accuracy", "f1"):
-        pinned = getattr(before, name, None)
-        now = getattr(after, name, None)
-        if pinned is None:
-            continue
-        if now is None:
-            found.append(f"Its {name} is pinned, but was not measured.")
-        elif before is not None and after is not None and before.data_digest != after.data_digest:
-            found.append(f"Its {name} was measured on other samples than those of the baseline.")
-        elif pinned - now > margin:
+    for name, pinned in _pinned(one).items():
+        now = getattr(other.report.accuracy, name, None)
+        if now is not None and not _other_samples(one, other) and pinned - now > margin:
             allowed = f"{100 * margin:g} points are allowed"
             found.append(f"Its {name} fell from {pinned:.2%} to {now:.2%}, and {allowed}.")
     return tuple(found)
 
 
+def _unknown_accuracy(one: Subject, other: Subject) -> tuple[str, ...]:
+    """Why an accuracy that is pinned cannot be compared; empty where it can, or none is."""
+    names = [name for name in _pinned(one) if getattr(other.report.accuracy, name, None) is None]
+    found = [f"Its {name} is pinned, but was not measured." for name in names]
+    if _pinned(one) and _other_samples(one, other):
+        found.append("Its accuracy was measured on other samples than those of the baseline.")
+    return tuple(found)
+
+
+def _other_samples(one: Subject, other: Subject) -> bool:
+    before, after = one.report.accuracy, other.report.accuracy
+    return before is not None and after is not None and before.data_digest != after.data_digest
+
+
+def _pinned(one: Subject) -> dict[str, float]:
+    """What of accuracy and F1 the baseline has."""
+    values = {name: getattr(one.report.accuracy, name, None) for name in ("accuracy", "f1")}
+    return {name: value for name, value in values.items() if value is not None}
+
+
 def main(arguments: list[str] | None = None) -> int:
-    """Exit status: 0 nothing is worse, 1 something is, 2 wrong command line or nothing to compare with."""
+    """Exit status: 0 nothing is worse, 1 something is, 2 wrong input or something cannot be compared."""
     options = _parser().parse_args(arguments)
     console = Console(stderr=options.json)
     try:
@@ -163,7 +178,13 @@ def _pin(path: Path, measured: list[Subject], console: Console) -> int:
             raise UserError("RUN", one.name, "did not finish, so it cannot be pinned", "Measure it again")
         if any(pairs.same_variant(one, other) for other in measured[:place]):
             raise UserError("RUN", one.name, "was measured in several of the runs", "Give one of them")
-    write_json(path, subjects.frozen([dataclasses.replace(one, source="baseline") for one in measured]))
+    try:
+        write_json(path, subjects.frozen([dataclasses.replace(one, source="baseline") for one in measured]))
+    except OSError as problem:
+        raise UserError(
+            "--baseline", str(path), f"cannot be written ({problem.strerror or problem})",
+            "Name a file in a folder that you may write, and make room for it",
+        ) from problem  # fmt: skip
     console.print(f"{path} pins {len(measured)} variants", highlight=False, markup=False)
     return PASSED
 
@@ -181,17 +202,29 @@ def _parser() -> argparse.ArgumentParser:
         "--accuracy-margin", type=_share, default=0.005, metavar="0.5%", help="in points; default 0.5%%"
     )
     parser.add_argument(
-        "--confidence", type=_share, default=processes.CONFIDENCE, metavar="99%", help="default 99%%"
-    )
+        "--confidence", type=_confidence, default=processes.CONFIDENCE,
+        metavar=CONFIDENCE, help=f"of interval and test; default {CONFIDENCE.replace('%', '%%')}",
+    )  # fmt: skip
     parser.add_argument("--json", action="store_true", help="JSON on stdout, for machines")
     return parser
 
 
 def _share(text: str) -> float:
     """`5%` and `0.05` are the same."""
-    value = float(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
+    try:
+        value = float(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
+    except ValueError:
+        value = math.nan
     if not 0 <= value < 1:
         raise argparse.ArgumentTypeError(f"{text} is no share: write 5% or 0.05")
+    return value
+
+
+def _confidence(text: str) -> float:
+    """As `_share`; nothing is known with confidence 0."""
+    value = _share(text)
+    if value == 0:
+        raise argparse.ArgumentTypeError(f"{text} is no confidence: write {CONFIDENCE}, or more than 0")
     return value
 
 

@@ -43,7 +43,7 @@ def test_a_loss_beyond_the_margin_fails(
 def test_one_process_does_not_fail_what_may_be_chance(
     baseline: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(["--baseline", str(baseline), str(save(a_report(10.6), tmp_path / "one"))]) == PASSED
+    assert main(["--baseline", str(baseline), str(save(a_report(10.55), tmp_path / "one"))]) == PASSED
     assert "may be chance" in capsys.readouterr().out
     assert main(["--baseline", str(baseline), str(save(a_report(12.0), tmp_path / "far"))]) == WORSE
 
@@ -53,8 +53,25 @@ def test_lost_accuracy_fails_whatever_the_speed(baseline: Path, tmp_path: Path) 
     now = str(save(worse, tmp_path / "now"))
     assert main(["--baseline", str(baseline), now]) == WORSE
     assert main(["--baseline", str(baseline), "--accuracy-margin", "6%", now]) == PASSED
-    unknown = save(dataclasses.replace(worse, accuracy=None), tmp_path / "unknown")
-    assert main(["--baseline", str(baseline), str(unknown)]) == WORSE
+
+
+@pytest.mark.parametrize(
+    ("accuracy", "told"),
+    [
+        (None, "accuracy is pinned, but was not measured"),
+        (Accuracy(20, 0.5, f1=0.5, data_digest="e"), "on other samples"),
+    ],
+    ids=["not measured", "other samples"],
+)
+def test_an_accuracy_that_cannot_be_compared_is_neither_a_loss_nor_a_pass(
+    baseline: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], accuracy: Accuracy | None, told: str
+) -> None:
+    unknown = save(dataclasses.replace(a_report(), accuracy=accuracy), tmp_path / "unknown")
+    assert main(["--baseline", str(baseline), str(unknown)]) == WRONG_INPUT
+    said = capsys.readouterr().out
+    assert told in said and "not comparable: " in said
+    slower = save(dataclasses.replace(a_report(15.0), accuracy=accuracy), tmp_path / "slower")
+    assert main(["--baseline", str(baseline), str(slower)]) == WORSE
 
 
 def test_what_is_missing_or_of_another_machine_is_no_pass(
@@ -76,6 +93,32 @@ def test_a_baseline_is_complete_by_itself_and_only_of_what_finished(tmp_path: Pa
     twice = [str(save(a_report(), tmp_path / name)) for name in ("a", "b")]
     assert main(["--baseline", str(new), "--write", *twice]) == WRONG_INPUT
     assert not new.exists()
+
+
+def test_a_baseline_that_cannot_be_written_is_no_regression(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = str(save(a_report(), tmp_path / "run"))
+    (tmp_path / "file").touch()
+    for place in (tmp_path / "file" / "baseline.json", tmp_path):
+        assert main(["--baseline", str(place), "--write", run]) == WRONG_INPUT
+        assert f"--baseline='{place}': cannot be written" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("wrong", ["0", "0%", "1", "100%", "nan", "much"])
+def test_a_wrong_confidence_ends_with_2(
+    baseline: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], wrong: str
+) -> None:
+    with pytest.raises(SystemExit) as end:
+        main(["--baseline", str(baseline), "--confidence", wrong, str(save(a_report(), tmp_path / "now"))])
+    assert end.value.code == WRONG_INPUT and "--confidence" in capsys.readouterr().err
+
+
+def test_help_teaches(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as end:
+        main(["--help"])
+    said = " ".join(capsys.readouterr().out.split())
+    assert end.value.code == 0 and "default 97.5%" in said and "Exit status: 0 nothing is worse" in said
 
 
 def test_json_is_for_machines(baseline: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
