@@ -13,7 +13,7 @@ from harness.compare import pairs, subjects
 from harness.compare.__main__ import main
 from harness.compare.subjects import Subject
 from harness.errors import UserError
-from harness.report import Failure, Report
+from harness.report import Failure, Memory, Report
 from harness.spec import BatchSpec, LoadSpec
 from harness.values import write_json
 
@@ -28,6 +28,10 @@ def test_a_sweep_is_compared_with_its_first_variant_round_by_round(tmp_path: Pat
     assert pair.verdict == "faster" and pair.speed is not None and pair.speed.paired
     assert pair.speed.ratio == pytest.approx(1 / 0.9, rel=0.01)
     assert [one.setting for one in pair.differences] == ["backend.name"]
+
+
+def with_weights(report: Report, megabytes: float) -> Report:
+    return dataclasses.replace(report, memory=Memory(weights_mb=megabytes))
 
 
 def test_only_what_differs_is_told() -> None:
@@ -45,15 +49,16 @@ def test_only_what_differs_is_told() -> None:
         (with_identity(a_report(), env={"MALLOC_CONF": "x"}), "MALLOC_CONF=None and x"),
         (with_identity(a_report(), affinity=(0,)), "2 and 1 cores"),
         (with_identity(a_report()), "fingerprint f and other"),
+        (with_weights(a_report(), 437.936), "tiny with 86.4 and 437.936 MB"),
         (
             dataclasses.replace(a_report(), timing=None, failure=Failure("killed", "By SIGKILL.")),
             "By SIGKILL",
         ),
     ],
-    ids=["shape", "load", "cpu", "torch", "env", "cores", "unknown", "failed"],
+    ids=["shape", "load", "cpu", "torch", "env", "cores", "unknown", "weights", "failed"],
 )
 def test_what_may_not_be_compared_says_why(other: Report, why: str) -> None:
-    pair = compared(a_report(), other)
+    pair = compared(with_weights(a_report(), 86.4), other)
     assert pair.verdict == "not comparable" and why in " ".join(pair.because)
 
 
@@ -130,6 +135,8 @@ def test_a_frozen_file_says_the_same_as_its_folder(tmp_path: Path) -> None:
         ["broken.json"],
         ["run"],
         ["run", "run", "--confidence", "2"],
+        ["run", "run", "--output", "broken.json"],
+        ["run", "run", "--output", "broken.json/below"],
         ["--commits", "x"],
     ],
     ids=" ".join,
@@ -155,3 +162,4 @@ def test_help_teaches(capsys: pytest.CaptureFixture[str]) -> None:
     assert end.value.code == 0
     said = capsys.readouterr().out
     assert "no difference detected" in said and "--commits" in said and "repetitions=10" in said
+    assert "default 0.975: 1 of 40 equal pairs" in " ".join(said.split())

@@ -32,6 +32,7 @@ from harness.sinks import console as shown
 from harness.values import to_plain
 
 COMPARED, FAILED, WRONG_INPUT, INTERRUPTED = 0, 1, 2, 130
+ONE_OF = 1 / (1 - processes.CONFIDENCE)
 FOOT = """examples:
   python -m harness -m contender=op-fp32,op-bf16 repetitions=10 run_time=smoke measure=throughput
   python -m harness.compare outputs/sweeps/<time>
@@ -39,11 +40,11 @@ FOOT = """examples:
   python -m harness.compare --commits v1.0 HEAD model=minilm precision=bf16 repetitions=10 run_time=smoke
 
 Exit status: 0 compared, whatever the verdict (harness.gate fails on a regression); 1 a commit could not be
-built or measured; 2 wrong command line."""
+built or measured; 2 wrong command line, or --output cannot be written."""
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Exit status: 0 compared, 1 a commit could not be built or measured, 2 a wrong command line."""
+    """Exit status: 0 compared, 1 a commit could not be built or measured, 2 a wrong input."""
     parser = _parser()
     options = parser.parse_args(arguments)
     console = Console(stderr=options.json)
@@ -72,7 +73,13 @@ def main(arguments: list[str] | None = None) -> int:
     else:
         page.show(console, found, alone)
     if options.output is not None:
-        _write(options.output, found, alone, matched, console)
+        try:
+            _write(options.output, found, alone, matched, console)
+        except OSError as problem:
+            told = f"cannot be written ({problem.strerror or problem})"
+            remedy = "Name a folder that you may write, and make room for it"
+            shown.error(console, str(UserError("--output", str(options.output), told, remedy)))
+            return WRONG_INPUT
     return COMPARED
 
 
@@ -102,8 +109,8 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--json", action="store_true", help="JSON on stdout, for machines")
     parser.add_argument(
-        "--confidence", type=_share, default=processes.CONFIDENCE, metavar="0.99",
-        help="of interval and test (default %(default)s: of 100 equal pairs, one may be called different)",
+        "--confidence", type=_share, default=processes.CONFIDENCE, metavar=f"{processes.CONFIDENCE:g}",
+        help=f"of interval and test (default %(default)s: 1 of {ONE_OF:.0f} equal pairs may seem different)",
     )  # fmt: skip
     parser.add_argument(
         "--smallest", type=_share, default=processes.SMALLEST, metavar="0.01",

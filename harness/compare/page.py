@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from harness.compare.pairs import Pair
-from harness.compare.processes import Process
+from harness.compare.processes import CONFIDENCE, Process
 from harness.secrets import redact
 from harness.values import write_json, write_text
 
@@ -23,7 +23,7 @@ HEAD = ("candidate", "ms", "baseline", "ms", "ratio", "interval", "p", "verdict"
 NAME = "compare"
 EXPLAINED = (
     "ratio: the baseline's median latency / the candidate's, above 1 where the candidate is faster; its "
-    "interval holds the true one with 99 % confidence unless another was asked for."
+    f"interval holds the true one with {100 * CONFIDENCE:g} % confidence unless another was asked for."
 )
 COLORS = {"faster": "tab:green", "slower": "tab:red", "no difference detected": "tab:gray"}
 
