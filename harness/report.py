@@ -234,10 +234,10 @@ class Memory:
 
 @dataclass(frozen=True)
 class Repetition:
-    """One process of several that measured the same thing. number: from 0, the round of the sweep it belongs
-    to.
+    """One process of several that measured the same thing.
 
-    p50_ms, min_ms: median and shortest latency. noisy: whether it was disturbed.
+    number: the round of the sweep that it belongs to, from 0. p50_ms, min_ms: median and shortest latency.
+    noisy: whether it was disturbed.
     """
 
     number: int

@@ -9,8 +9,7 @@ from pathlib import Path
 from harness.report import Energy
 
 POWERCAP = Path("/sys/class/powercap")
-# No package takes more for long: a window in which it could have come round its counter's end twice is not
-# told.
+# No package takes more for long: a window in which a counter could have begun anew twice has no energy.
 MAX_PACKAGE_WATTS = 1000.0
 MICRO = 1e-6
 
@@ -47,9 +46,7 @@ def counters() -> tuple[Counter, ...] | str:
 def used(
     before: tuple[Counter, ...] | str, after: tuple[Counter, ...] | str, elapsed_s: float, sequences: int
 ) -> Energy:
-    """What was taken between two readings of `counters`, and for each of `sequences`; or why it is not
-    known.
-    """
+    """What was taken between two readings of `counters`, in all and for each of `sequences`; or why not."""
     if isinstance(before, str):
         return Energy(absent_because=before)
     if isinstance(after, str):

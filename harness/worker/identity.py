@@ -1,6 +1,4 @@
-"""What ran, read back from the process itself after everything was set: asked for is not the same as
-obtained.
-"""
+"""What ran, read back from the process itself: what was asked for is not always what was obtained."""
 
 from __future__ import annotations
 

@@ -18,9 +18,7 @@ MRPC_SIGMA = 0.26
 
 
 def rows(batch: BatchSpec, seed: int) -> list[list[int]]:
-    """Lengths of the rows, each from 1 to seq_len, of the batches that take turns; batch.size of them
-    each.
-    """
+    """For each of the batches that take turns the lengths of its batch.size rows, from 1 to seq_len."""
     if batch.lengths == "fixed":
         return [[batch.seq_len] * batch.size]
     if isinstance(batch.lengths, list):

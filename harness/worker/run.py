@@ -1,5 +1,4 @@
-"""The way of a run: load, convert, first forward, accuracy, warm-up, measure; the report is written after
-each.
+"""The way of a run: load, convert, first forward, accuracy, warm-up, measure; each rewrites the report.
 
 Everything that imports torch is imported inside: the import is a phase of its own, and the hub's libraries
 have to find HF_HUB_OFFLINE when they are loaded.
@@ -183,8 +182,7 @@ def _write_samples(folder: Path, samples: dict[str, Any]) -> None:
 
     import numpy as np
 
-    # NumPy appends its ending to a name that lacks it; the open file keeps the name, the rename makes it
-    # whole.
+    # NumPy appends its ending to a name that lacks it, not to an open file; the rename makes it whole.
     temporary = folder / f"{SAMPLES_FILE}.part"
 
     def write() -> None:
