@@ -21,7 +21,7 @@ from harness.sinks import console as shown
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Exit status: 0 logged, 1 the store cannot be used, 2 a wrong command line."""
+    """Exit status: 0 logged, 1 the store cannot be used, 2 a wrong command line or an unusable folder."""
     parser = argparse.ArgumentParser(prog="python -m harness.log", description=__doc__)
     parser.add_argument("folders", nargs="+", type=Path, metavar="FOLDER", help="a run's or a sweep's folder")
     parser.add_argument("--uri", help="store; default: the one chosen when it was measured")
@@ -32,27 +32,47 @@ def main(arguments: list[str] | None = None) -> int:
     console = Console()
     for folder in options.folders:
         try:
-            tracking = record.recorded_tracking(folder)
-            for run in (folder, *unfinished.marked(folder, 1)):
-                unfinished.settle(run)
-        except UserError as problem:
-            shown.error(console, str(problem))
+            status = _log(folder, options.uri, options.experiment, console)
+        except OSError as problem:
+            shown.error(console, str(_unusable(folder, problem)))
             return 2
-        tracking = dataclasses.replace(
-            tracking,
-            uri=options.uri or tracking.uri or f"sqlite:///{ROOT}/outputs/mlflow.db",
-            experiment=options.experiment or tracking.experiment,
-        )
-        try:
-            if (folder / record.SWEEP_FILE).is_file():
-                record.log_sweep(folder, tracking)
-            else:
-                record.log_run(folder, tracking)
-        except UserError as problem:
-            shown.error(console, str(problem))
-            return 1
-        console.print(f"{folder} is in {redact(str(tracking.uri))}", highlight=False, markup=False)
+        if status != 0:
+            return status
     return 0
+
+
+def _log(folder: Path, uri: str | None, experiment: str | None, console: Console) -> int:
+    try:
+        tracking = record.recorded_tracking(folder)
+        for run in (folder, *unfinished.marked(folder, 1)):
+            unfinished.settle(run)
+        record.results(folder)  # what cannot be read is told before a store is asked for
+    except UserError as problem:
+        shown.error(console, str(problem))
+        return 2
+    tracking = dataclasses.replace(
+        tracking,
+        uri=uri or tracking.uri or f"sqlite:///{ROOT}/outputs/mlflow.db",
+        experiment=experiment or tracking.experiment,
+    )
+    try:
+        if (folder / record.SWEEP_FILE).is_file():
+            record.log_sweep(folder, tracking)
+        else:
+            record.log_run(folder, tracking)
+    except UserError as problem:
+        shown.error(console, str(problem))
+        return 1
+    console.print(f"{folder} is in {redact(str(tracking.uri))}", highlight=False, markup=False)
+    return 0
+
+
+def _unusable(folder: Path, problem: OSError) -> UserError:
+    return UserError(
+        "folder", str(folder),
+        f"{problem.filename or folder} cannot be read or written ({problem.strerror or problem})",
+        "Make it writable, or copy the folder and name the copy",
+    )  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -50,16 +50,46 @@ def job_folders(folder: Path) -> list[Path]:
     return sorted(found, key=lambda path: (not path.name.isdigit(), path.name.zfill(8)))
 
 
+def results(folder: Path) -> list[tuple[Report, Path]]:
+    """The reports of a run's or a sweep's folder with their own folders; jobs without a report are left out.
+
+    Raises:
+        UserError: the run has no report, or one of another version.
+    """
+    if (folder / SWEEP_FILE).is_file():
+        return [(_report(job), job) for job in job_folders(folder) if (job / REPORT_FILE).is_file()]
+    return [(_report(folder), folder)]
+
+
+def _report(folder: Path) -> Report:
+    try:
+        return Report.read(folder)
+    except FileNotFoundError:
+        raise UserError(
+            "folder", str(folder), f"has no {REPORT_FILE}: nothing of it was measured", "Measure it again"
+        ) from None
+    except (ValueError, TypeError, KeyError, AttributeError) as problem:
+        raise _of_another_version(folder / REPORT_FILE, problem) from problem
+
+
+def _of_another_version(file: Path, problem: Exception) -> UserError:
+    return UserError(
+        "folder", str(file.parent), f"its {file.name} cannot be read ({problem})",
+        "Log it with the version of the harness that measured it, or measure again",
+    )  # fmt: skip
+
+
 def log_run(folder: Path, tracking: Tracking, sweep: Sweep | None = None) -> None:
     """Logs the run in `folder`, below the parent of its sweep if it has one.
 
     Raises:
-        UserError: the store cannot be used.
+        UserError: the report cannot be read, or the store cannot be used.
     """
+    report = _report(folder)
     store = open_store(tracking.uri, tracking.experiment)
     with told(store.uri):
         parent = mlflow_sink.open_sweep(store, sweep.sweep_id, sweep.name) if sweep is not None else None
-        mlflow_sink.log_run(store, Report.read(folder), folder, parent)
+        mlflow_sink.log_run(store, report, folder, parent)
 
 
 def log_sweep(folder: Path, tracking: Tracking) -> None:
@@ -68,10 +98,11 @@ def log_sweep(folder: Path, tracking: Tracking) -> None:
     The parent is FAILED when a job failed, or when the sweep was interrupted or killed.
 
     Raises:
-        UserError: the store cannot be used.
+        UserError: a report cannot be read, or the store cannot be used.
+        OSError: the table cannot be written into `folder`.
     """
     sweep = Sweep.read(folder)
-    jobs = [(Report.read(job), job) for job in job_folders(folder) if (job / REPORT_FILE).is_file()]
+    jobs = results(folder)
     reports = [report for report, _ in jobs]
     paths = files.write_sweep(repetitions.merged(reports), folder) if reports else []
     store = open_store(tracking.uri, tracking.experiment)
@@ -119,14 +150,22 @@ def _verdict(report: Report, baseline: Report | None) -> str | None:
 
 
 def recorded_tracking(folder: Path) -> Tracking:
-    """Where the folder was to be logged when it was measured; UserError when it holds no results."""
-    if (folder / SWEEP_FILE).is_file():
-        return Sweep.read(folder).tracking
-    if (folder / TRACKING_FILE).is_file():
-        return from_plain(Tracking, read_json(folder / TRACKING_FILE))
+    """Where the folder was to be logged when it was measured.
+
+    Raises:
+        UserError: it holds no run and no sweep, or one of another version.
+    """
+    for name in (SWEEP_FILE, TRACKING_FILE):
+        if (folder / name).is_file():
+            try:
+                return Sweep.read(folder).tracking if name == SWEEP_FILE else _tracking(folder / name)
+            except (ValueError, TypeError) as problem:
+                raise _of_another_version(folder / name, problem) from problem
     raise UserError(
-        "folder",
-        str(folder),
-        "holds no run and no sweep",
+        "folder", str(folder), "holds no run and no sweep",
         "Name a folder below outputs/runs or outputs/sweeps",
-    )
+    )  # fmt: skip
+
+
+def _tracking(file: Path) -> Tracking:
+    return from_plain(Tracking, read_json(file))

@@ -40,9 +40,11 @@ class Precision:
 
 @dataclasses.dataclass
 class Tracking:
-    """Where results are logged. kind: `mlflow` or `none`. experiment: the question this run belongs to.
+    """Where results are logged.
 
+    kind: `mlflow` or `none`.
     uri: `sqlite:///file` (made where missing) or an MLflow server; credentials in it are never recorded.
+    experiment: the question that this run belongs to.
     """
 
     kind: str = "mlflow"
@@ -77,6 +79,10 @@ GROUPS: dict[str, type] = {
     "host": _thawed(HostSpec),
     "tracking": Tracking,
 }
+
+# Of tracking.
+KINDS = ("mlflow", "none")
+STORE_REMEDY = "Name a writable sqlite:///file or a reachable server; tracking=none logs nothing"
 
 # Fields at the root.
 NUMBERS = {"seed": 0, "repetitions": 1, "repetition": 0}
@@ -123,5 +129,29 @@ def _refuse_unknown_fields(group: str, values: dict[str, Any], known: list[str])
 
 
 def to_tracking(cfg: DictConfig) -> Tracking:
-    """The tracking part of the composed configuration."""
-    return from_plain(Tracking, OmegaConf.to_container(cfg.tracking, resolve=True))  # type: ignore[arg-type]
+    """The tracking part of the composed configuration.
+
+    Raises:
+        UserError: it names no kind of tracking, or no store: better told before measuring than after it.
+    """
+    plain: Any = OmegaConf.to_container(cfg.tracking, resolve=True, throw_on_missing=True)
+    _refuse_unknown_fields("tracking", plain, [field.name for field in dataclasses.fields(Tracking)])
+    tracking = from_plain(Tracking, plain)
+    if tracking.kind not in KINDS:
+        raise UserError(
+            "tracking.kind", tracking.kind, "is no kind of tracking", f"Use one of {', '.join(KINDS)}"
+        )
+    if tracking.kind == "mlflow":
+        check_store(tracking.uri)
+    return tracking
+
+
+def check_store(uri: str | None) -> str:
+    """The same `uri`; UserError where nothing could ever be logged to it."""
+    if not uri:
+        raise UserError(
+            "tracking.uri", uri, "names no store", "Set it, or MLFLOW_TRACKING_URI, or use tracking=sqlite"
+        )
+    if "://" not in uri:
+        raise UserError("tracking.uri", uri, "is no URI of an MLflow store", STORE_REMEDY)
+    return uri

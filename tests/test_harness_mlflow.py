@@ -1,7 +1,10 @@
 import dataclasses
+import errno
 import json
+import os
 import sqlite3
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,9 +16,10 @@ from harness import log, record
 from harness.errors import UserError
 from harness.report import Accuracy, Failure, Identity, Interval, Memory, Phases, Report, Timing
 from harness.schema import Tracking
-from harness.sinks import files, mlflow_view
+from harness.sinks import files, mlflow_process, mlflow_view
 from harness.sinks.mlflow_store import open_store
 from harness.spec import BackendSpec
+from harness.values import write_json
 
 
 def a_report(backend: str = "op", sps: float = 100.0) -> Report:
@@ -256,6 +260,102 @@ def test_a_folder_without_results_is_a_wrong_command_line(
 ) -> None:
     assert log.main([str(tmp_path)]) == 2
     assert "holds no run and no sweep" in capsys.readouterr().out
+
+
+def test_a_job_that_was_logged_alone_comes_below_the_sweep_later(store_uri: str, tmp_path: Path) -> None:
+    folder = a_sweep(tmp_path / "sweep", store_uri, [a_report("hf", 50), a_report("op", 150)])
+    for index in (0, 1):
+        tracking = Tracking(uri=store_uri, experiment="question")
+        write_json(folder / str(index) / record.TRACKING_FILE, tracking)
+    assert log.main([str(folder / "1")]) == 0
+    _, (alone,) = all_runs(store_uri)
+    assert "mlflow.parentRunId" not in alone.data.tags
+    assert log.main([str(folder)]) == 0
+    _, runs = all_runs(store_uri)
+    (parent,) = [run for run in runs if "mlflow.parentRunId" not in run.data.tags]
+    assert len(runs) == 3 and parent.info.run_id != alone.info.run_id
+    assert log.main([str(folder / "1")]) == 0
+    client, runs = all_runs(store_uri)
+    assert client.get_run(alone.info.run_id).data.tags["mlflow.parentRunId"] == parent.info.run_id
+
+
+def test_a_resumed_run_is_running_only_under_the_tag_of_the_process_that_resumes_it(
+    store_uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Otherwise whoever opens the store in between would end it as that of a process that is gone."""
+    folder = saved(a_report(), tmp_path / "run")
+    tracking = Tracking(uri=store_uri, experiment="question")
+    gone = {"process": "pid=1 boot=before", "host": "here"}
+    with monkeypatch.context() as patch:
+        patch.setattr(mlflow_process, "own_tags", lambda: gone)
+        patch.setattr(MlflowClient, "log_batch", lambda *arguments, **options: 1 / 0)
+        with pytest.raises(UserError):
+            record.log_run(folder, tracking)
+    client, (run,) = all_runs(store_uri)
+    assert run.info.status == "FAILED" and run.data.tags["process"] == gone["process"]
+    seen, update = [], MlflowClient.update_run
+
+    def observed(self: MlflowClient, run_id: str, status: str) -> None:
+        seen.append(client.get_run(run_id).data.tags["process"])
+        update(self, run_id, status)
+
+    monkeypatch.setattr(MlflowClient, "update_run", observed)
+    record.log_run(folder, tracking)
+    assert seen == [mlflow_process.own_tags()["process"]]
+
+
+def a_run(folder: Path, uri: str) -> Path:
+    write_json(folder / record.TRACKING_FILE, Tracking(uri=uri, experiment="question"))
+    return saved(a_report(), folder)
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "told"),
+    [
+        ("report.json", None, "has no report.json"),
+        ("report.json", '{"colour": 1}', "report.json cannot be read (Report has no field colour)"),
+        ("report.json", "{", "report.json cannot be read"),
+        ("tracking.json", '{"colour": 1}', "tracking.json cannot be read"),
+    ],
+)
+def test_a_folder_that_cannot_be_logged_is_named_and_not_the_store(
+    store_uri: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], file: str, text: str | None, told: str
+) -> None:
+    folder = a_run(tmp_path / "run", store_uri)
+    if text is None:
+        (folder / file).unlink()
+    else:
+        (folder / file).write_text(text)
+    assert log.main([str(folder)]) == 2
+    said = capsys.readouterr().out
+    assert f"folder='{folder}'" in said and told in said and "tracking.uri" not in said
+
+
+@pytest.mark.parametrize("number", [errno.EROFS, errno.EACCES])
+def test_an_archive_that_nobody_can_write(
+    store_uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
+    number: int,
+) -> None:  # fmt: skip
+    """Its runs are logged, without the lock; of a sweep the folder is named that has to be writable."""
+    run = a_run(tmp_path / "run", store_uri)
+    sweep = a_sweep(tmp_path / "sweep", store_uri, [a_report("hf")])
+    opened = Path.open
+
+    def refused(self: Path, mode: str = "r", *arguments: Any, **options: Any) -> Any:
+        if "+" in mode and self.is_relative_to(tmp_path / "run"):
+            raise OSError(number, os.strerror(number), str(self))
+        return opened(self, mode, *arguments, **options)
+
+    def unwritable(path: Path, text: str) -> None:
+        raise OSError(number, os.strerror(number), str(path))
+
+    monkeypatch.setattr(Path, "open", refused)
+    monkeypatch.setattr(files, "write_text", unwritable)
+    assert log.main([str(run)]) == 0
+    capsys.readouterr()
+    assert log.main([str(sweep)]) == 2
+    said = capsys.readouterr().out
+    assert f"folder='{sweep}'" in said and os.strerror(number) in said and "tracking.uri" not in said
 
 
 def test_the_saved_view_names_columns_that_runs_have(store_uri: str, tmp_path: Path) -> None:

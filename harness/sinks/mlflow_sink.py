@@ -7,6 +7,7 @@ that was interrupted is completed by doing it again.
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import hashlib
 import json
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
 REPORT_TAG = "report_sha256"
 SWEEP_TAG = "sweep_id"
+PARENT_TAG = "mlflow.parentRunId"
 # `complete` is the last thing that is set: whatever lacks it was interrupted.
 RECORD_TAG = "record"
 COMPLETE, INCOMPLETE = "complete", "incomplete"
@@ -38,7 +40,8 @@ ARTIFACTS = (REPORT_FILE, files.MARKDOWN_FILE, SAMPLES_FILE, PREDICTIONS_FILE, f
 def log_run(store: Store, report: Report, folder: Path, parent_run_id: str | None = None) -> str:
     """Logs the job in `folder` and returns its run id.
 
-    A run that is there already is left as it is when it is complete, and completed when it is not.
+    A run that is there already is left as it is when it is complete, and completed when it is not; one that
+    was logged alone comes below its parent.
     """
     with _alone(folder / REPORT_FILE):
         digest = hashlib.sha256((folder / REPORT_FILE).read_bytes()).hexdigest()
@@ -48,6 +51,8 @@ def log_run(store: Store, report: Report, folder: Path, parent_run_id: str | Non
             and known.data.tags.get(RECORD_TAG) == COMPLETE
             and known.info.status != "RUNNING"
         ):
+            if parent_run_id is not None and PARENT_TAG not in known.data.tags:
+                store.client.set_tag(known.info.run_id, PARENT_TAG, parent_run_id)
             return str(known.info.run_id)
         tagged = (
             values.tags(report) | mlflow_process.own_tags() | {REPORT_TAG: digest, RECORD_TAG: INCOMPLETE}
@@ -55,7 +60,7 @@ def log_run(store: Store, report: Report, folder: Path, parent_run_id: str | Non
         if known is None:
             run_id = _create(store, values.run_name(report), tagged, parent_run_id, values.started_ms(report))
         else:
-            run_id = _resume(store, known, tagged)
+            run_id = _resume(store, known, tagged, parent_run_id)
         try:
             _log_all(store, run_id, report, folder)
         except BaseException:
@@ -161,21 +166,24 @@ def _log_text(store: Store, run_id: str, name: str, text: str) -> None:
 
 
 def _create(store: Store, name: str, tagged: dict[str, str], parent: str | None, started: int | None) -> str:
-    linked = tagged | ({"mlflow.parentRunId": parent} if parent is not None else {})
+    linked = tagged | ({PARENT_TAG: parent} if parent is not None else {})
     run = store.client.create_run(
         store.experiment_id, start_time=started or int(time.time() * 1000), tags=linked, run_name=name
     )
     return str(run.info.run_id)
 
 
-def _resume(store: Store, known: Any, tagged: dict[str, str]) -> str:
+def _resume(store: Store, known: Any, tagged: dict[str, str], parent: str | None) -> str:
     """Makes an interrupted run this process's own."""
     run_id = str(known.info.run_id)
-    store.client.update_run(run_id, status="RUNNING")
+    if parent is not None and PARENT_TAG not in known.data.tags:
+        tagged = tagged | {PARENT_TAG: parent}
     if known.data.tags.get(mlflow_process.FAILURE_TAG) == mlflow_process.GONE:
         store.client.delete_tag(run_id, mlflow_process.FAILURE_TAG)
     for name, value in tagged.items():
         store.client.set_tag(run_id, name, value)
+    # Last: a run that is RUNNING under the tag of a process that is gone would be ended by any other harness.
+    store.client.update_run(run_id, status="RUNNING")
     return run_id
 
 
@@ -188,8 +196,10 @@ def _find(store: Store, tag: str, value: str) -> Any:
 def _alone(file: Path) -> Iterator[None]:
     """One process at a time logs a report: two that both find no run would make two."""
     with contextlib.ExitStack() as stack:
-        with contextlib.suppress(
-            PermissionError
-        ):  # an archive that nobody can write is logged without the lock
+        try:
             fcntl.flock(stack.enter_context(file.open("r+b")), fcntl.LOCK_EX)
+        except OSError as problem:
+            # An archive that nobody can write is logged without the lock.
+            if problem.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
+                raise
         yield

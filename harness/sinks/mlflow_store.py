@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness.errors import UserError
-from harness.secrets import redact, reveal
+from harness.schema import STORE_REMEDY, check_store
+from harness.secrets import is_redacted, redact, reveal
 from harness.sinks import mlflow_process, mlflow_view
 
 if TYPE_CHECKING:
@@ -27,7 +28,6 @@ UI_TAGS = {
     "mlflow.experiment.primaryMetric.name": "throughput_sps",
     "mlflow.experiment.primaryMetric.greaterIsBetter": "True",
 }
-REMEDY = "Name a writable sqlite:///file or a reachable server; tracking=none logs nothing"
 
 
 @dataclass(frozen=True)
@@ -45,13 +45,13 @@ def open_store(uri: str | None, experiment: str) -> Store:
     Raises:
         UserError: the store cannot be opened or written; the message holds no credentials.
     """
-    if not uri:
+    named = check_store(uri)
+    real, shown = absolute(reveal(named)), redact(absolute(named))
+    if is_redacted(real):
         raise UserError(
-            "tracking.uri", uri, "names no store", "Set it, or MLFLOW_TRACKING_URI, or use tracking=sqlite"
-        )
-    real, shown = absolute(reveal(uri)), redact(absolute(uri))
-    if "://" not in real:
-        raise UserError("tracking.uri", shown, "is no URI of an MLflow store", REMEDY)
+            "tracking.uri", shown, "its credentials are recorded nowhere, and are not known to this process",
+            "Set MLFLOW_TRACKING_URI to the whole address, or give it to harness.log with --uri",
+        )  # fmt: skip
     _quiet()
     with told(shown), _initialized(real):
         return _connect(real, shown, experiment)
@@ -64,7 +64,7 @@ def told(uri: str) -> Iterator[None]:
         yield
     except Exception as problem:
         reason = redact(str(problem)).strip().split("\n")[0] or type(problem).__name__
-        raise UserError("tracking.uri", uri, f"the store cannot be used ({reason})", REMEDY) from None
+        raise UserError("tracking.uri", uri, f"the store cannot be used ({reason})", STORE_REMEDY) from None
 
 
 def absolute(uri: str) -> str:
