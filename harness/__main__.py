@@ -17,7 +17,7 @@ from rich.console import Console
 
 from harness import job, schema, sweep
 from harness.arguments import flags_first, quote_numbers, refuse_swept_repetitions
-from harness.composing import Held, paragraph
+from harness.composing import Held, Told, no_place, paragraph
 from harness.errors import UserError
 from harness.secrets import hide_arguments, redact
 
@@ -51,7 +51,9 @@ def main() -> int:
     status = _run(app, held)
     if sweep.VARIABLE in os.environ:
         ended = sweep.finish(Path(os.environ[sweep.VARIABLE]), status == job.FINISHED, Console())
-        return status or ended
+        # What is wrong with every job has left no report that would tell `finish`.
+        wrong = bool(statuses) and all(one == job.WRONG_INPUT for one in statuses)
+        return status or (job.WRONG_INPUT if wrong else ended)
     return status or max(statuses, default=job.FINISHED)
 
 
@@ -61,17 +63,28 @@ def _run(app: Callable[[], object], held: Held) -> int:
     try:
         with contextlib.nullcontext() if full else held.holding():
             app()
+    except Told as end:
+        held.show()
+        return end.status
     except SystemExit as end:
-        said = held.take()
+        if not end.code:
+            held.show()
+            return job.FINISHED
+        # Hydra tells an exception and exits while it handles it.
+        said, cause = held.take(), end.__context__
         if said:
-            print(redact(paragraph(said) if end.code else said.rstrip()), file=sys.stderr)
-        return job.WRONG_INPUT if end.code else job.FINISHED
+            # Hydra makes the folders of runs and sweeps before it calls anything of ours.
+            told = f"error: {no_place(cause)}" if isinstance(cause, OSError) else paragraph(said)
+            print(redact(told), file=sys.stderr)
+        return job.WRONG_INPUT
     except KeyboardInterrupt:
+        held.show()
         print("interrupted", file=sys.stderr)
         return INTERRUPTED
     except Exception:  # only with HYDRA_FULL_ERROR=1, otherwise Hydra tells it in a paragraph
         print(redact(traceback.format_exc()), file=sys.stderr)
         return job.WRONG_INPUT
+    held.show()  # where a launcher ran the jobs in other processes, nothing has released it
     return job.FINISHED
 
 

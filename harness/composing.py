@@ -1,4 +1,4 @@
-"""What Hydra says of a command line that it cannot compose, in one paragraph."""
+"""What Hydra says of a command line that it cannot compose or begin with, in one paragraph."""
 
 from __future__ import annotations
 
@@ -8,7 +8,17 @@ import re
 import sys
 from collections.abc import Iterator
 
+from harness.secrets import redact
+
 _HELP = "`python -m harness --help` lists groups, options and fields."
+
+
+class Told(SystemExit):
+    """Ends the command with `status`; why has been shown."""
+
+    def __init__(self, status: int) -> None:
+        super().__init__(status)
+        self.status = status
 
 
 class Held:
@@ -27,7 +37,11 @@ class Held:
     def release(self) -> None:
         """From here on stderr is itself again; what was held is written."""
         self._stack.close()
-        sys.stderr.write(self.take())
+        self.show()
+
+    def show(self) -> None:
+        """Writes what is still held: nothing of it may be swallowed."""
+        sys.stderr.write(redact(self.take()))
 
     def __reduce__(self) -> tuple[type, tuple[()]]:
         """In a launcher's other process there is nothing to hold: a job there has been composed."""
@@ -63,6 +77,15 @@ def paragraph(text: str) -> str:
     lines = [line.strip() for line in text.splitlines()]
     kept = [line for line in lines if line and "HYDRA_FULL_ERROR" not in line and "hydra.cc" not in line]
     return f"error: {'; '.join(kept)}. {_HELP}"
+
+
+def no_place(problem: OSError, place: object = None) -> str:
+    """Why results cannot be written to `place`, by default to the file or folder that `problem` names."""
+    where = place or problem.filename or "the folder of the results"
+    return (
+        f"{where}: results go there, and it cannot be written ({problem.strerror or problem}). "
+        "Choose another folder with hydra.run.dir=..., for a sweep with hydra.sweep.dir=..."
+    )
 
 
 def _article(wanted: str) -> str:

@@ -15,14 +15,14 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 from rich.console import Console
 
-from harness import record, reserve, unfinished
+from harness import earlier, record, reserve, unfinished
 from harness.check import check
 from harness.errors import UserError
 from harness.launch import launch
 from harness.peers import NotInstalled
 from harness.report import NOT_INSTALLED, REPORT_FILE, Failure, Report
 from harness.schema import ROOT, Tracking, to_spec, to_tracking
-from harness.secrets import redact, redact_files
+from harness.secrets import hide, redact, redact_files
 from harness.sinks import console as shown
 from harness.sinks import files
 from harness.spec import RunSpec
@@ -37,11 +37,11 @@ def run(cfg: DictConfig) -> int:
     settings = HydraConfig.get()
     folder = Path(settings.runtime.output_dir)
     sweep_folder = Path(settings.sweep.dir) if settings.mode == RunMode.MULTIRUN else None
-    redact_files(folder / ".hydra")
-    if sweep_folder is not None:
-        redact_files(sweep_folder)
     console = Console()
     try:
+        redact_files(folder / ".hydra")
+        if sweep_folder is not None:
+            redact_files(sweep_folder)
         return _run(cfg, folder, sweep_folder, settings.runtime.choices.get("contender"), console)
     except KeyboardInterrupt:
         if sweep_folder is None and (folder / REPORT_FILE).is_file():
@@ -57,7 +57,7 @@ def run(cfg: DictConfig) -> int:
         return FAILED
     except Exception as problem:
         shown.error(console, f"{type(problem).__name__}: {problem}")
-        if os.environ.get("HYDRA_FULL_ERROR"):
+        if os.environ.get("HYDRA_FULL_ERROR") == "1":
             console.print(redact(traceback.format_exc()), markup=False, highlight=False)
         return FAILED
 
@@ -76,6 +76,7 @@ def _run(
         report = launch(spec, folder)
     except UserError as problem:
         kind = NOT_INSTALLED if isinstance(problem, NotInstalled) else CONFIG_FAILURE
+        earlier.remove(folder)
         Report(spec, "failed", failure=Failure(kind, str(problem))).write(folder)
         raise
     try:
@@ -123,7 +124,9 @@ def _settle_what_was_killed(folder: Path, sweep_folder: Path | None) -> None:
         if sweep_folder is None
         else unfinished.marked(sweep_folder.parent, 2)
     )
-    usual = [*unfinished.marked(ROOT / "outputs/runs", 1), *unfinished.marked(ROOT / "outputs/sweeps", 2)]
+    # Those of harness.compare --commits lie in a folder for each commit.
+    places = (("outputs/runs", 1), ("outputs/sweeps", 2), ("outputs/sweeps", 3))
+    usual = [path for place, depth in places for path in unfinished.marked(ROOT / place, depth)]
     for path in unfinished.settle_all(dict.fromkeys([*beside, *usual])):
         with contextlib.suppress(OSError, ValueError):
             files.write_run(Report.read(path), path)
@@ -138,8 +141,8 @@ def _check_contender(spec: RunSpec, contender: str | None) -> None:
 
 
 def hidden(tracking: Tracking) -> Tracking:
-    """The same without credentials, fit to be written."""
-    return dataclasses.replace(tracking, uri=redact(tracking.uri) if tracking.uri is not None else None)
+    """The same without credentials, fit to be written; this process and those it starts still know them."""
+    return dataclasses.replace(tracking, uri=hide(tracking.uri) if tracking.uri is not None else None)
 
 
 def not_logged(console: Console, message: str, folder: Path) -> None:

@@ -14,10 +14,12 @@ from typing import Any
 
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
 from rich.console import Console
 
-from harness import record, repetitions, reserve, side_by_side
+from harness import earlier, record, repetitions, reserve, side_by_side
 from harness.compare import subjects
+from harness.composing import Told, no_place
 from harness.errors import UserError
 from harness.job import CONFIG_FAILURE, FAILED, FINISHED, WRONG_INPUT, hidden, not_logged
 from harness.report import REPORT_FILE, Report
@@ -38,18 +40,25 @@ class SweepCallback(Callback):
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Writes sweep.json and opens the parent run, so that concurrent jobs meet a store that is ready."""
+        console = Console()
         repetitions.expand(config)
-        try:
+        try:  # Hydra would make a warning of an error, and go on
+            folder = Path(config.hydra.sweep.dir)
             side_by_side.arrange(config)
-        except UserError as problem:
-            shown.error(Console(), str(problem))
-            raise SystemExit(WRONG_INPUT) from None  # Hydra would make a warning of an error
-        folder = Path(config.hydra.sweep.dir)
-        os.environ[VARIABLE] = str(folder)
-        choice = config.hydra.runtime.choices.get("experiment")
-        tracking = to_tracking(config)
-        sweep = record.Sweep(uuid.uuid4().hex, choice or "sweep", hidden(tracking))
-        sweep.write(folder)
+            tracking = to_tracking(config)
+            aside = earlier.move_aside(folder, record.SWEEP_FILE)
+            choice = config.hydra.runtime.choices.get("experiment")
+            sweep = record.Sweep(uuid.uuid4().hex, choice or "sweep", hidden(tracking))
+            sweep.write(folder)
+        except (UserError, OmegaConfBaseException) as problem:
+            shown.error(console, str(problem))
+            raise Told(WRONG_INPUT) from None
+        except OSError as problem:
+            shown.error(console, no_place(problem, config.hydra.sweep.dir))
+            raise Told(WRONG_INPUT) from None
+        os.environ[VARIABLE] = str(folder)  # only now is there something to finish
+        if aside is not None:
+            shown.moved(console, folder, aside)
         if tracking.kind != "mlflow":
             return
         try:
@@ -57,7 +66,7 @@ class SweepCallback(Callback):
             with told(store.uri):
                 mlflow_sink.open_sweep(store, sweep.sweep_id, sweep.name)
         except UserError as problem:
-            shown.error(Console(), f"{problem} Measuring goes on.")
+            shown.error(console, f"{problem} Measuring goes on.")
             record.Sweep(sweep.sweep_id, sweep.name, sweep.tracking, str(problem)).write(folder)
 
 

@@ -17,7 +17,7 @@ from harness_fixtures import STUB, a_spec
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
-from harness import launch, log, reserve, unfinished
+from harness import job, launch, log, reserve, unfinished
 from harness.errors import UserError
 from harness.report import Report
 from harness.schema import ROOT
@@ -127,6 +127,23 @@ def test_a_run_that_had_finished_stays_finished(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setattr(unfinished, "is_gone", lambda process: True)
     unfinished.settle(tmp_path)
     assert Report.read(tmp_path).status == "finished" and not (tmp_path / "running.json").exists()
+
+
+@pytest.mark.parametrize(
+    "place", ["runs/then", "sweeps/then/3", "sweeps/then-commits/0-abc/3"], ids=["run", "sweep", "commits"]
+)
+def test_the_next_start_finds_what_was_killed_in_the_usual_places(
+    cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    folder = tmp_path / "checkout/outputs" / place
+    folder.mkdir(parents=True)
+    a_spec().write(folder / "spec.json")
+    unfinished.mark(folder)
+    monkeypatch.setattr(job, "ROOT", tmp_path / "checkout")
+    monkeypatch.setattr(unfinished, "is_gone", lambda process: True)
+    assert cli("tracking=none") == 0
+    failure = Report.read(folder).failure
+    assert failure is not None and failure.kind == "killed"
 
 
 # --- a full disk -------------------------------------------------------------------------------------------

@@ -1,0 +1,94 @@
+"""A folder that is used again: what was measured there before is not taken for the new run's or sweep's."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from harness_fixtures import STUB, a_spec
+
+from harness import earlier, launch, unfinished
+from harness.errors import UserError
+from harness.report import Report
+from harness.values import read_json, write_json
+
+Cli = Callable[..., int]
+SWEEP = "sweep.json"
+
+
+def test_a_run_removes_the_results_of_the_one_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    old = ["report.json", "report.md", "samples.npz", "predictions.json", "latency.png"]
+    for name in (*old, "notes.txt"):
+        (tmp_path / name).write_text("old")
+    for name in ("instance-1", "barrier", "instance-of-mine"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "ready-0").touch()
+    monkeypatch.setenv("STUB", "silent")  # this one leaves nothing but its report
+    report = launch.launch(a_spec(), tmp_path, STUB)
+    left = {path.name for path in tmp_path.iterdir()}
+    assert left == {"report.json", "spec.json", "notes.txt", "instance-of-mine"}
+    assert Report.read(tmp_path) == report
+
+
+def test_a_run_that_is_refused_keeps_no_samples_of_another(cli: Cli, tmp_path: Path) -> None:
+    assert cli("tracking=none") == 0
+    assert (tmp_path / "run/samples.npz").is_file()
+    assert cli("tracking=none", "batch.size=0") == 2
+    assert Report.read(tmp_path / "run").failure is not None
+    assert not (tmp_path / "run/samples.npz").exists() and not (tmp_path / "run/report.md").exists()
+
+
+def test_a_smaller_sweep_has_only_its_own_jobs_and_the_one_before_is_kept(
+    cli: Cli, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert cli("-m", "batch=1,4,8", "tracking=none") == 0
+    assert cli("-m", "batch=4", "tracking=none") == 0
+    (variant,) = read_json(tmp_path / "sweep/results.json")["variants"]
+    assert variant["report"]["spec"]["batch"]["size"] == 4
+    assert len((tmp_path / "sweep/sweep.csv").read_text().splitlines()) == 2
+    (aside,) = tmp_path.glob("sweep-*")
+    assert len(read_json(aside / "results.json")["variants"]) == 3
+    assert str(aside.name) in capfd.readouterr().out
+
+
+def a_sweep(folder: Path) -> Path:
+    (folder / "0/.hydra").mkdir(parents=True)
+    (folder / SWEEP).write_text("{}")
+    return folder
+
+
+def test_the_earlier_sweep_gets_the_time_of_its_end_and_never_the_place_of_another(tmp_path: Path) -> None:
+    names = []
+    for _ in range(3):
+        folder = a_sweep(tmp_path / "ci")
+        os.utime(folder / SWEEP, (1_900_000_000, 1_900_000_000))
+        aside = earlier.move_aside(folder, SWEEP)
+        assert aside is not None and (aside / SWEEP).is_file() and not folder.exists()
+        names.append(aside.name)
+    assert names[0].startswith("ci-2030-03-1") and names[1:] == [f"{names[0]}-2", f"{names[0]}-3"]
+
+
+def test_what_is_no_earlier_sweep_stays(tmp_path: Path) -> None:
+    assert earlier.move_aside(tmp_path / "new", SWEEP) is None
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine/baseline.json").touch()
+    assert earlier.move_aside(tmp_path / "mine", SWEEP) is None
+    (tmp_path / "mine" / SWEEP).touch()  # of a mistyped command line: no job began
+    assert earlier.move_aside(tmp_path / "mine", SWEEP) is None
+    assert (tmp_path / "mine/baseline.json").exists()
+
+
+def test_a_sweep_that_goes_on_or_cannot_be_moved_is_left_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = a_sweep(tmp_path / "sweep")
+    write_json(folder / "0" / unfinished.RUNNING_FILE, {"host": "elsewhere", "process": "pid=1 boot=x"})
+    with pytest.raises(UserError, match="still measured on elsewhere"):
+        earlier.move_aside(folder, SWEEP)
+    (folder / "0" / unfinished.RUNNING_FILE).unlink()
+    monkeypatch.chdir(folder)
+    with pytest.raises(UserError, match=r"hydra\.sweep\.dir='\.': .*current directory"):
+        earlier.move_aside(Path("."), SWEEP)
+    assert (folder / SWEEP).is_file()
