@@ -85,6 +85,17 @@ def test_a_count_replaces_the_seconds_of_the_option() -> None:
     assert to_spec(composed("run_time=standard")).run_time.seconds == 60.0
 
 
+@pytest.mark.parametrize("experiment", sorted(path.stem for path in CONF.glob("experiment/*.yaml")))
+def test_the_run_time_of_an_experiment_can_be_chosen(experiment: str) -> None:
+    assert to_spec(composed(f"+experiment={experiment}", "run_time=smoke")).run_time.seconds == 1.0
+
+
+def test_the_quickstart_is_brief() -> None:
+    assert to_spec(composed("+experiment=quickstart")).run_time.seconds == 3.0
+    counted = to_spec(composed("+experiment=quickstart", "run_time.iterations=5")).run_time
+    assert (counted.seconds, counted.iterations) == (None, 5)
+
+
 def test_a_load_about_single_queries_brings_their_batch_and_the_user_may_say_otherwise() -> None:
     assert check(to_spec(composed("load=single_stream"))).batch.size == 1
     assert check(to_spec(composed("load=server", "load.rate=5", "batch=8"))).batch.size == 8
