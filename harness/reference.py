@@ -140,7 +140,9 @@ def _root_fields() -> str:
         if not dataclasses.is_dataclass(hints[field.name])
         and field.name not in ("precision", "instance", "barrier", "repetition")
     ]
-    lines = ["## Fields of no group", "", "| field | type | default |", "|---|---|---|"]
+    entries = tuple(f"- `{field.name}`: " for field in plain)
+    meanings = [line for line in _docstring(RunSpec) if line.startswith(entries)]
+    lines = ["## Fields of no group", "", *meanings, "", "| field | type | default |", "|---|---|---|"]
     lines += [_field_row("", field, RunSpec).replace("`.", "`", 1) for field in plain]
     return "\n".join([*lines, ""])
 

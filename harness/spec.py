@@ -40,17 +40,22 @@ WARMUP_SHARE = 0.1
 class ModelSpec:
     """Which model, and where its weights and tokenizer come from.
 
+    name: in tables and in comparisons; a given path sets it to the name of its folder.
     source: `auto` tries those of hub, package and random that the fields below make possible, in that order
         (a given path is always meant: `resolve` turns `auto` into `path` then).
     task: `auto` reads the checkpoint: an architecture ...ForSequenceClassification is
         `paraphrase-classification`, a `modules.json` (sentence-transformers) beside it is
         `sentence-embedding`, anything else is `encoder`: no label to score, only the error against the
         reference. See `task_of`.
+    hub_id: repository of the hub, `owner/name`.
+    hub_revision: its commit, tag or branch.
     hub_tokenizer: tokenizer that belongs to hub_id where that repository has none.
+    path: a folder that save_pretrained made; it beats the option's source.
+    package: an installed distribution that holds a checkpoint.
+    package_folder: the folder in it, as in its RECORD.
+    package_files: the SHA-256 of each file to be read, by path below that folder; a file that differs is
+        refused, one that is not listed is not read.
     tokenizer: hub id or path that overrides any other tokenizer.
-    package, package_folder, package_files: an installed distribution, the folder in it (as in its RECORD)
-        that holds the checkpoint, and the SHA-256 of each file to be read, by path below that folder; a
-        file that differs is refused, one that is not listed is not read.
     architecture: keywords of transformers.BertConfig, for source `random` (weights seeded with `seed`).
     allow_pickle: false loads safetensors only.
     """
@@ -74,7 +79,9 @@ class ModelSpec:
 class BackendSpec:
     """What runs the model.
 
-    graph: how it is captured, one of GRAPHS[name]. skip_padding: op only, see bert_op.optimize.
+    name: one of BACKENDS.
+    graph: how it is captured, one of GRAPHS[name].
+    skip_padding: op only, see bert_op.optimize.
     python: the interpreter that measures it; None is this one, or that of `make peers` (harness/peers.py).
     """
 
@@ -88,9 +95,10 @@ class BackendSpec:
 class BatchSpec:
     """Shape of the timed calls: token ids (size, seq_len).
 
+    size: sequences of a call.
+    seq_len: token positions of a sequence, padded ones included.
     tokens: `random` ids in rows of the given `lengths`, which need no tokenizer; `text` takes texts of
-    `data`,
-        truncated to seq_len.
+        `data`, truncated to seq_len.
     lengths: valid tokens of each row of random ids: `fixed` (all seq_len), `uniform` (from 1 to seq_len),
         `mrpc-like` (log-normal with the spread of MRPC's sentence pairs, cut at seq_len), or a list of
         lengths that the rows take in turn.
@@ -114,8 +122,9 @@ class LoadSpec:
         the other: latency), `server` (queries of batch.size sequences arrive as a Poisson process and wait
         in a queue; latency counts from the arrival).
     rate: server: queries per second, of all instances together; None searches the highest that meets the
-        bound. bound_ms: server: what 99 % of the queries have to keep. resolution: the search ends when it
-        knows the rate to this share of what back-to-back calls reach.
+        bound.
+    bound_ms: server: what 99 % of the queries have to keep.
+    resolution: server: the search ends when it knows the rate to this share of what back-to-back calls reach.
     """
 
     name: str = "offline"
@@ -126,9 +135,12 @@ class LoadSpec:
 
 @dataclass(frozen=True)
 class RunTimeSpec:
-    """How long to measure: exactly one of seconds and iterations.
+    """How long to measure: exactly one of seconds and iterations; warm-up: at most one of its two fields.
 
-    Warm-up: at most one of its two fields; both None means 10 % of the measured part (`warmup`).
+    seconds: length of the measured part.
+    iterations: calls of the measured part; setting it lets an option's seconds give way.
+    warmup_seconds: length of the warm-up.
+    warmup_iterations: calls of the warm-up; where neither is given it takes 10 % of the measured part.
     """
 
     seconds: float | None = None
@@ -139,10 +151,17 @@ class RunTimeSpec:
 
 @dataclass(frozen=True)
 class DataSpec:
-    """Labelled sentence pairs. Exactly one of: path (TSV, CSV, parquet, JSON, JSON lines), hub_id, shipped
-    (file name in harness/data), or none of them: random token ids, which have no labels.
+    """Labelled sentence pairs, from one of path, hub_id and shipped; from none of them come random token ids,
+    which have no labels.
 
-    samples: the first N pairs, or "all". columns: the names of sentence1, sentence2 and label in the source.
+    name: in tables; a given path sets it to the name of its file.
+    path: a TSV, CSV, parquet, JSON or JSON lines file.
+    hub_id: data set of the hub.
+    hub_config: the configuration of that data set.
+    hub_split: the part of it that is taken, e.g. `validation`.
+    shipped: name of a file in harness/data.
+    samples: the first N pairs, or `all`.
+    columns: the names of sentence1, sentence2 and label in the source.
     """
 
     name: str
@@ -159,7 +178,11 @@ class DataSpec:
 
 @dataclass(frozen=True)
 class MeasureSpec:
-    """Which parts of a run are carried out."""
+    """Which parts of a run are carried out.
+
+    accuracy: quality against labels and against Hugging Face in fp32, see docs/method.md.
+    throughput: warm-up and timed calls.
+    """
 
     accuracy: bool = True
     throughput: bool = True
@@ -170,9 +193,12 @@ class HostSpec:
     """Where the measured process runs; applied before torch is imported.
 
     threads: None leaves the number to torch, or is the number of pinned cores where cores or numa is given.
-    cores: "0-3,8"; numa: a node number, all of its cores and its memory. instances: processes that measure at
-    the same time, each with its share of the cores. allocator: `default` is the C library's, `jemalloc` and
-    `tcmalloc` have to be installed. timeout_seconds: wall clock of one job.
+    cores: a list like `0-3,8`, or `all`: one hardware thread of each core that may be used.
+    numa: a node number: all of its cores, and its memory.
+    instances: processes that measure at the same time, each with its share of the cores.
+    allocator: `default` is the C library's, `jemalloc` and `tcmalloc` have to be installed.
+    timeout_seconds: wall clock of one job, from its start to its result.
+
     What came of them is checked in /proc after the measured window; a job that ran elsewhere fails.
     """
 
@@ -188,10 +214,13 @@ class HostSpec:
 class RunSpec:
     """One job: everything that the measured process has to know, and nothing about tracking.
 
-    repetitions, repetition: this job is number `repetition` (from 0) of `repetitions` of the same thing, each
-    in a fresh process; see harness/repetitions.py.
+    seed: of random weights, random token ids, drawn lengths and arrivals; from 0 to 4294967295.
+    repetitions: how often the same thing is measured, each time in a fresh process; the variants of a sweep
+        take turns. See harness/repetitions.py.
+    repetition: number of this job among them, from 0.
+    instance: number of this process among `host.instances`, from 0.
     barrier: folder where instances of one job wait for each other before they measure (each creates
-    `ready-<instance>` and goes on when `host.instances` such files are there); None for a single instance.
+        `ready-<instance>` and goes on when there are `host.instances` of them); None for a single instance.
     """
 
     model: ModelSpec

@@ -1,6 +1,8 @@
 """The reference page is what the schemas and conf/ say now."""
 
-from harness.reference import page
+import dataclasses
+
+from harness.reference import DOCUMENTED, page
 from harness.schema import GROUPS, ROOT
 
 
@@ -16,6 +18,16 @@ def test_every_group_and_option_is_there():
     for option in (ROOT / "conf").glob("*/*.yaml"):
         if option.parent.name != "hydra":
             assert f"| `{option.stem}` |" in text, option
+
+
+def test_every_field_has_a_meaning():
+    sections = {text.split("`")[0]: text for text in page().split("## `")}
+    for group, spec in DOCUMENTED.items():
+        for field in dataclasses.fields(spec):
+            assert f"- `{field.name}`: " in sections[group], f"{group}.{field.name}"
+    of_no_group = page().split("## Fields of no group")[1]
+    assert "- `seed`: " in of_no_group and "- `repetitions`: " in of_no_group
+    assert "- `barrier`: " not in of_no_group, "it is set by the harness"
 
 
 def test_fields_come_with_type_and_default():
