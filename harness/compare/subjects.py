@@ -89,7 +89,12 @@ def processes(report: Report) -> list[Process]:
     if report.repeated is not None:
         return [
             Process(
-                one.p50_ms, one.min_ms if one.noisy else one.p50_ms, one.p50_ms, one.number, one.started_at
+                one.p50_ms,
+                one.min_ms if one.noisy else one.p50_ms,
+                one.p50_ms,
+                one.number,
+                one.started_at,
+                one.min_ms,
             )
             for one in report.repeated.measured
         ]
@@ -102,7 +107,7 @@ def processes(report: Report) -> list[Process]:
         low, high = latency.get("min", p50), latency.get("max", p50)
     if report.timing.noisy:
         low = latency.get("min", low)
-    return [Process(p50, low, high, report.spec.repetition, report.started_at)]
+    return [Process(p50, low, high, report.spec.repetition, report.started_at, latency.get("min"))]
 
 
 def _number(folder: Path) -> tuple[bool, str]:
