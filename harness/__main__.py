@@ -12,6 +12,7 @@ from pathlib import Path
 from types import FrameType
 
 import hydra
+from hydra.errors import HydraException
 from omegaconf import DictConfig
 from rich.console import Console
 
@@ -74,7 +75,11 @@ def _run(app: Callable[[], object], held: Held) -> int:
         said, cause = held.take(), end.__context__
         if said:
             # Hydra makes the folders of runs and sweeps before it calls anything of ours.
-            told = f"error: {no_place(cause)}" if isinstance(cause, OSError) else paragraph(said)
+            # Its own errors, some of which are OSErrors too, are of the command line.
+            if isinstance(cause, OSError) and not isinstance(cause, HydraException):
+                told = f"error: {no_place(cause)}"
+            else:
+                told = paragraph(said)
             print(redact(told), file=sys.stderr)
         return job.WRONG_INPUT
     except KeyboardInterrupt:

@@ -54,6 +54,14 @@ def test_a_wrong_command_line_ends_with_2_and_names_it(
     assert wrong[-1 if wrong[0] != "-m" else 1].split("=")[0].removeprefix("-") in said
 
 
+def test_a_typo_in_an_option_names_the_options(cli: Cli, capfd: pytest.CaptureFixture[str]) -> None:
+    """Hydra's error for it is an OSError too, and must not be taken for a folder that cannot be written."""
+    assert cli("precision=bf61") == 2
+    assert (
+        "precision=bf61: is no option of this group. Choose one of bf16, bf16_qint8" in capfd.readouterr().err
+    )
+
+
 def test_a_run_ends_with_0_and_leaves_its_record(cli: Cli, store_uri: str, tmp_path: Path) -> None:
     assert cli(f"tracking.uri={store_uri}", "run_time.iterations=3") == 0
     run = tmp_path / "run"
