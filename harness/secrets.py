@@ -15,11 +15,12 @@ VARIABLE = "BERT_OP_TRACKING_URI"
 MLFLOW_VARIABLE = "MLFLOW_TRACKING_URI"
 HIDDEN = "***"
 _QUOTES = "'\""
-# What follows `://` up to the next one; `sqlite:///file` names no host, and so no user either.
-_URI = re.compile(r"(?<=://)(?!/)(?:(?!://)[^\s'\"])+")
+# What follows `://`: the whole word where there is a `user:` and an @, since the password may have another `://`
+# in it, else up to the next `://`. `sqlite:///file` names no host, and so no user either.
+_URI = re.compile(r"(?<=://)(?!/)(?:[^/\s'\"?#:]*:[^\s'\"]*@[^\s'\"]*|(?:(?!://)[^\s'\"])+)")
 # Behind `user:` comes a password, in which SQLAlchemy allows what elsewhere ends the host: / ? #. What looks
-# like one may be a port with an @ in its path: rather hide too much.
-_USERINFO = re.compile(r"(?:[^/\s'\"?#@:]*:[^\s'\"]*|[^/\s'\"?#]*)@")
+# like one may be a port with an @ in its path, or with another URI behind it: rather hide too much.
+_USERINFO = re.compile(r"(?:[^/\s'\"?#:]*:[^\s'\"]*|[^/\s'\"?#]*)@")
 _QUERY = re.compile(r"(?i)([?&](?:user|password|passwd|pwd|token|secret|api_key|sslpassword)=)[^&\s'\"]*")
 
 

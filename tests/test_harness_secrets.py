@@ -34,6 +34,16 @@ from harness.secrets import (
         ("http://user:p?token=x@host/db", "http://***"),
         ("http://:pa/ss@host", "http://***@host"),
         ("http://host/x,http://user:pw@host", "http://host/x,http://***@host"),
+        # Not even what begins another URI ends it.
+        ("postgresql://user:p://w@host/db", "postgresql://***@host/db"),
+        ("postgresql://user:p://w@host/db?password=a://b@c&x=1", "postgresql://***@host/db?password=***&x=1"),
+        ("http://:://@host", "http://***@host"),
+        ("http://us@er:p://w@host", "http://***@host"),
+        ("http://amy@post.org:p/w@host", "http://***@host"),
+        ("http://token://s@host", "http://***@host"),
+        ("http://host/x,http://user:p://w@host", "http://host/x,http://***@host"),
+        ("http://host:5000,http://other:5000", "http://host:5000,http://other:5000"),
+        ("http://user:p@host:5000,http://other/x", "http://***@host:5000,http://other/x"),
     ],
 )
 def test_redact(text: str, shown: str) -> None:
