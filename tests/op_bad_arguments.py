@@ -47,9 +47,17 @@ def encoder(
     return lambda: OPS.encoder(hidden_states, mask, packed, **options)
 
 
-def profile(hidden_states: Any = HIDDEN, mask: Any = None, packed: Any = NOTHING) -> Callable[[], Any]:
-    packed = [PACKED] if packed is NOTHING else packed
-    return lambda: OPS.profile(hidden_states, mask, packed)
+def profiled(call: Callable[[], Any]) -> Callable[[], Any]:
+    """`call` while this thread is being profiled."""
+
+    def run() -> Any:
+        OPS.start_profile()
+        try:
+            return call()
+        finally:
+            OPS.stop_profile()
+
+    return run
 
 
 def describe(packed: Any) -> Callable[[], Any]:
@@ -177,13 +185,14 @@ OPERATORS: dict[str, Callable[[], Any]] = {
     "describe zeros without memory": describe([ZERO(PACKED.numel(), dtype=torch.uint8)]),
     "describe sparse": describe([PACKED.to_sparse()]),
     "describe in fake mode": in_fake_mode(lambda: OPS.describe([fake(PACKED)])),
-    "profile meta": profile(HIDDEN.to("meta")),
-    "profile fake": profile(fake(HIDDEN)),
-    "profile zeros without memory": profile(ZERO(2, 5, 64)),
-    "profile mkldnn": profile(HIDDEN.to_mkldnn()),
-    "profile in fake mode": in_fake_mode(profile()),
-    "profile a fake mask": profile(mask=fake(torch.ones(2, 1, 5, 5))),
-    "profile a meta mask": profile(mask=torch.ones(2, 1, 5, 5, device="meta")),
+    "profile that nobody started": OPS.stop_profile,
+    "profile that was started before": profiled(OPS.start_profile),
+    "profile with an argument": lambda: OPS.start_profile(HIDDEN),
+    "profile hidden states too wide": profiled(encoder(torch.randn(2, 5, 96))),
+    "profile packed cut": profiled(encoder(packed=[PACKED, PACKED[:-1].clone()])),
+    "profile a fake mask": profiled(encoder(mask=fake(torch.ones(2, 1, 5, 5)))),
+    "profile a meta mask": profiled(encoder(mask=torch.ones(2, 1, 5, 5, device="meta"))),
+    "profile that nobody started any more": OPS.stop_profile,
 }
 
 

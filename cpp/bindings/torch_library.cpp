@@ -6,12 +6,16 @@
 #include <torch/library.h>
 
 #include <atomic>
+#include <chrono>
 #include <cmath>
 #include <cstring>
 #include <future>
 #include <limits>
+#include <optional>
+#include <utility>
 
 #include "bindings/info.h"
+#include "bindings/recording.h"
 #include "encoder/arena.h"
 #include "encoder/encoder.h"
 #include "encoder/pack.h"
@@ -274,15 +278,9 @@ void check_hidden_states(const at::Tensor& hidden_states) {
               "bert_op::encoder: hidden_states must be float32, bfloat16 or float16, not ", type);
 }
 
-void add_to(Profile& sum, const Profile& part) {
-  for (std::size_t i = 0; i < kPhases; ++i) {
-    sum.seconds[i] += part.seconds[i];
-    sum.operations[i] += part.operations[i];
-  }
-}
-
+// `profiles`, if given, get one for each segment.
 at::Tensor run(const at::Tensor& hidden_states, const std::optional<at::Tensor>& attention_mask, at::TensorList packed,
-               bool skip_padding, Profile* profile) {
+               bool skip_padding, std::vector<SegmentProfile>* profiles) {
   check_hidden_states(hidden_states);
   TORCH_CHECK(hidden_states.device().is_cpu(), "bert_op::encoder: hidden_states must be on the CPU, not on ",
               hidden_states.device());
@@ -304,7 +302,7 @@ at::Tensor run(const at::Tensor& hidden_states, const std::optional<at::Tensor>&
     input = result;
     result = at::empty(hidden_states.sizes(), at::kFloat);
     data_of(result, "result");  // under a mode that makes fake tensors it has none
-    Profile part;
+    SegmentProfile measured{segment.shape.precision, {}};
     run_encoder({.arena = segment.arena,
                  .shape = segment.shape,
                  .hidden_states = static_cast<const float*>(data_of(input, "hidden_states")),
@@ -315,15 +313,39 @@ at::Tensor run(const at::Tensor& hidden_states, const std::optional<at::Tensor>&
                  .skip_padding = skip_padding,
                  .threads = at::get_num_threads(),
                  .isa = active_isa(),
-                 .profile = profile == nullptr ? nullptr : &part});
-    if (profile != nullptr) add_to(*profile, part);
+                 .profile = profiles == nullptr ? nullptr : &measured.profile});
+    if (profiles != nullptr) profiles->push_back(measured);
   }
   return result.to(hidden_states.scalar_type());
 }
 
+// Between start_profile and stop_profile: what this thread's calls took. It changes no result.
+thread_local std::optional<Recording> recording;
+
 at::Tensor encoder(const at::Tensor& hidden_states, const std::optional<at::Tensor>& attention_mask,
                    at::TensorList packed, bool skip_padding) {
-  return with_torch_errors([&] { return run(hidden_states, attention_mask, packed, skip_padding, nullptr); });
+  return with_torch_errors([&] {
+    if (!recording.has_value()) return run(hidden_states, attention_mask, packed, skip_padding, nullptr);
+    using Clock = std::chrono::steady_clock;
+    const Clock::time_point start = Clock::now();
+    std::vector<SegmentProfile> profiles;
+    at::Tensor result = run(hidden_states, attention_mask, packed, skip_padding, &profiles);
+    recording->add(std::chrono::duration<double>(Clock::now() - start).count(), profiles);
+    return result;
+  });
+}
+
+void start_profile() {
+  TORCH_CHECK(!recording.has_value(),
+              "bert_op::start_profile: this thread is being profiled already: bert_op::stop_profile ends it");
+  recording.emplace();
+}
+
+std::string stop_profile() {
+  TORCH_CHECK(recording.has_value(),
+              "bert_op::stop_profile: this thread is not being profiled: call "
+              "bert_op::start_profile before");
+  return with_torch_errors([] { return std::exchange(recording, std::nullopt)->json(); });
 }
 
 // Also reached when only the mask or the packed model is on meta: the result would then be memory that nobody wrote.
@@ -369,23 +391,6 @@ std::string describe(at::TensorList packed) {
   });
 }
 
-std::string profile(const at::Tensor& hidden_states, const std::optional<at::Tensor>& attention_mask,
-                    at::TensorList packed, bool skip_padding) {
-  return with_torch_errors([&] {
-    Profile measured;
-    run(hidden_states, attention_mask, packed, skip_padding, &measured);
-    std::string rows;
-    for (std::size_t i = 0; i < kPhases; ++i) {
-      char numbers[96];
-      std::snprintf(numbers, sizeof numbers, "\"seconds\": %.9g, \"operations\": %.9g}", measured.seconds[i],
-                    measured.operations[i]);
-      rows += std::string(rows.empty() ? "" : ", ") + "{\"phase\": \"" + phase_name(static_cast<Phase>(i)) + "\", " +
-              numbers;
-    }
-    return "[" + rows + "]";
-  });
-}
-
 // A child of fork() inherits the records of its parent's OpenMP pool, but not the threads, and its first parallel region
 // would wait for them forever, be it this op's or torch's own. So it begins with one thread, as DataLoader's workers do.
 [[maybe_unused]] const int kForkWatch = pthread_atfork(nullptr, nullptr, [] { at::set_num_threads(1); });
@@ -399,8 +404,8 @@ TORCH_LIBRARY(bert_op, m) {
   m.def("encoder(Tensor hidden_states, Tensor? attention_mask, Tensor[] packed, *, bool skip_padding=False) -> Tensor");
   m.def("build_info() -> str", build_info);
   m.def("describe(Tensor[] packed) -> str", describe);
-  m.def("profile(Tensor hidden_states, Tensor? attention_mask, Tensor[] packed, *, bool skip_padding=False) -> str",
-        profile);
+  m.def("start_profile() -> ()", start_profile);
+  m.def("stop_profile() -> str", stop_profile);
 }
 
 TORCH_LIBRARY_IMPL(bert_op, CPU, m) {

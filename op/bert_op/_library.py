@@ -20,7 +20,7 @@ PATH_VARIABLE = "BERT_OP_PT_LIB"
 TIER_VARIABLE = "BERT_OP_MAX_ISA"
 TIERS = ("portable", "avx2", "avx512", "avx512_vnni", "amx")
 
-_OPERATORS = ("prepack", "encoder", "profile", "build_info", "describe")
+_OPERATORS = ("prepack", "encoder", "start_profile", "stop_profile", "build_info", "describe")
 _loaded_from: str | None = None
 
 
