@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy import stats
+from scipy import special
 
 CONFIDENCE = 0.95
 
@@ -90,8 +90,8 @@ def median_interval(samples: ArrayLike, confidence: float = CONFIDENCE) -> Inter
     """
     values = np.sort(_series(samples))
     _check_confidence(confidence)
-    # ppf gives the smallest k with P(X <= k) >= tail: X_(k) to X_(n + 1 - k), counted from 1, still covers.
-    rank = int(stats.binom.ppf((1 - confidence) / 2, values.size, 0.5))
+    # The smallest k with P(X <= k) >= tail: X_(k) to X_(n + 1 - k), counted from 1, still covers.
+    rank = _half_binomial_quantile((1 - confidence) / 2, values.size)
     if rank < 1:
         return None
     return Interval(low=float(values[rank - 1]), high=float(values[values.size - rank]))
@@ -133,7 +133,7 @@ def wilson_interval(successes: int, trials: int, confidence: float = CONFIDENCE)
     if trials <= 0 or not 0 <= successes <= trials:
         raise ValueError(f"{successes} successes of {trials} trials is no proportion")
     _check_confidence(confidence)
-    z = float(stats.norm.ppf((1 + confidence) / 2))
+    z = float(special.ndtri((1 + confidence) / 2))
     share = successes / trials
     scale = 1 + z * z / trials
     centre = (share + z * z / (2 * trials)) / scale
@@ -151,7 +151,7 @@ def mcnemar_exact(only_first_correct: int, only_second_correct: int) -> float:
     discordant = only_first_correct + only_second_correct
     if discordant == 0:
         return 1.0
-    tail = stats.binom.cdf(min(only_first_correct, only_second_correct), discordant, 0.5)
+    tail = special.bdtr(min(only_first_correct, only_second_correct), discordant, 0.5)
     return float(min(1.0, 2 * tail))
 
 
@@ -199,7 +199,7 @@ def roc_auc(labels: ArrayLike, scores: ArrayLike) -> float | None:
     negative = classes.size - positive
     if positive == 0 or negative == 0:
         return None
-    rank_sum = float(stats.rankdata(values)[classes == 1].sum())
+    rank_sum = float(_ranks(values)[classes == 1].sum())
     return (rank_sum - positive * (positive + 1) / 2) / (positive * negative)
 
 
@@ -264,6 +264,19 @@ def _resampled_medians(values: Floats, resamples: int, random: np.random.Generat
     # One resample at a time: an hour of samples times 2000 at once would not fit in memory.
     draws = (np.median(values[random.integers(0, values.size, values.size)]) for _ in range(resamples))
     return np.fromiter(draws, dtype=np.float64, count=resamples)
+
+
+def _half_binomial_quantile(share: float, trials: int) -> int:
+    """The smallest k with P(X <= k) >= share for X of binomial(trials, 1/2)."""
+    # scipy.stats has it by name, but takes a second to import, in every process of the harness.
+    near = max(0, int(special.bdtrik(share, trials, 0.5)) - 1)
+    return next(k for k in range(near, trials + 1) if special.bdtr(k, trials, 0.5) >= share)
+
+
+def _ranks(values: Floats) -> Floats:
+    """Rank of each value, from 1; equal ones share the mean of theirs."""
+    _, which, counts = np.unique(values, return_inverse=True, return_counts=True)
+    return (np.cumsum(counts) - (counts - 1) / 2)[which]
 
 
 def _f1_counts(labels: ArrayLike, decisions: ArrayLike) -> tuple[int, int]:

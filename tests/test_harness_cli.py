@@ -264,6 +264,7 @@ def test_help_teaches_and_the_parent_is_light(tmp_path: Path) -> None:
         assert word in told
     code = (
         "import sys, json, harness.__main__, harness.log; "
-        "print(json.dumps([m for m in ('torch', 'transformers', 'mlflow') if m in sys.modules]))"
+        "heavy = ('torch', 'transformers', 'mlflow', 'scipy.stats'); "
+        "print(json.dumps([m for m in heavy if m in sys.modules]))"
     )
     assert json.loads(run("-c", code)) == []

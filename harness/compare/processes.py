@@ -26,7 +26,7 @@ from datetime import datetime
 from typing import Literal
 
 import numpy as np
-from scipy import stats
+from scipy import special
 
 from harness import statistics
 from harness.statistics import Interval
@@ -142,6 +142,9 @@ def _tested(
     seed: int,
 ) -> Comparison:
     """Ratio, interval and test of one number for each process; `rounds`: those of them that took turns."""
+    # Imported late: it takes a second, and most commands compare nothing.
+    from scipy import stats
+
     alpha = 1 - confidence
     p_value = float(stats.mannwhitneyu(one, other, alternative="two-sided").pvalue)
     paired = 4 * 0.5 ** len(rounds) < alpha  # the smallest p-value that the signed ranks of as many can give
@@ -198,7 +201,7 @@ def _assumed(
 ) -> Interval:
     """Normal interval of the log ratio with the assumed spread, widened by what the samples leave open."""
     one, other = ([process.p50_ms for process in side] for side in (baseline, candidate))
-    z = float(stats.norm.ppf((1 + confidence) / 2))
+    z = float(special.ndtri((1 + confidence) / 2))
     reach = z * _between(one, other) * math.sqrt(1 / len(one) + 1 / len(other))
     down = statistics.median([p.low_ms / p.p50_ms for p in baseline])
     down *= statistics.median([p.p50_ms / p.high_ms for p in candidate])
