@@ -28,6 +28,12 @@ pytestmark = pytest.mark.usefixtures("hugging_face_as_it_is")
 OFFLINE = "the hub cannot be reached"
 
 
+@pytest.fixture(autouse=True)
+def offline(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As harness.worker.hub leaves a worker that cannot reach the hub: nobody waits for an answer."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+
+
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_checkpoint(tmp_path_factory.mktemp("checkpoint"))
