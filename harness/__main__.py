@@ -51,10 +51,9 @@ def main() -> int:
 
     status = _run(app, held)
     if sweep.VARIABLE in os.environ:
-        ended = sweep.finish(Path(os.environ[sweep.VARIABLE]), status == job.FINISHED, Console())
-        # What is wrong with every job has left no report that would tell `finish`.
-        wrong = bool(statuses) and all(one == job.WRONG_INPUT for one in statuses)
-        return status or (job.WRONG_INPUT if wrong else ended)
+        folder = Path(os.environ[sweep.VARIABLE])
+        ended = sweep.finish(folder, status == job.FINISHED, Console())
+        return status or ended
     return status or max(statuses, default=job.FINISHED)
 
 

@@ -20,7 +20,7 @@ from harness.check import check
 from harness.errors import UserError
 from harness.launch import launch
 from harness.peers import NotInstalled
-from harness.report import NOT_INSTALLED, REPORT_FILE, Failure, Report
+from harness.report import CONFIG_FAILURE, NOT_INSTALLED, REPORT_FILE, Failure, Report
 from harness.schema import ROOT, Tracking, to_spec, to_tracking
 from harness.secrets import hide, redact, redact_files
 from harness.sinks import console as shown
@@ -29,7 +29,6 @@ from harness.spec import RunSpec
 from harness.values import write_json
 
 FINISHED, FAILED, WRONG_INPUT = 0, 1, 2
-CONFIG_FAILURE = "config"
 
 
 def run(cfg: DictConfig) -> int:
@@ -50,6 +49,9 @@ def run(cfg: DictConfig) -> int:
         raise
     except (UserError, OmegaConfBaseException) as problem:
         shown.error(console, str(problem))
+        if sweep_folder is not None:
+            with contextlib.suppress(OSError):  # then the job counts as one that failed
+                record.refuse(folder, str(problem))
         return WRONG_INPUT
     except OSError as problem:
         shown.error(console, reserve.told(problem))

@@ -46,7 +46,9 @@ def _log(folder: Path, uri: str | None, experiment: str | None, console: Console
         tracking = record.recorded_tracking(folder)
         for run in (folder, *unfinished.marked(folder, 1)):
             unfinished.settle(run)
-        record.results(folder)  # what cannot be read is told before a store is asked for
+        jobs = record.results(folder)  # what cannot be read is told before a store is asked for
+        if all(report.refused for report, _ in jobs):
+            raise UserError("folder", str(folder), "nothing of it was measured", "Measure it again")
     except UserError as problem:
         shown.error(console, str(problem))
         return 2

@@ -12,12 +12,15 @@ from harness.compare.subjects import Subject
 from harness.errors import UserError
 from harness.report import REPORT_FILE, Report
 from harness.schema import Tracking
+from harness.secrets import redact
 from harness.sinks import files, mlflow_sink
 from harness.sinks.mlflow_store import open_store, told
 from harness.values import from_plain, read_json, write_json
 
 SWEEP_FILE = "sweep.json"
 TRACKING_FILE = "tracking.json"
+# In the folder of a sweep's job whose settings make no spec, and so no report either.
+REFUSED_FILE = "refused.json"
 
 
 @dataclass(frozen=True)
@@ -59,6 +62,20 @@ def results(folder: Path) -> list[tuple[Report, Path]]:
     if (folder / SWEEP_FILE).is_file():
         return [(_report(job), job) for job in job_folders(folder) if (job / REPORT_FILE).is_file()]
     return [(_report(folder), folder)]
+
+
+def refuse(folder: Path, problem: str) -> None:
+    """Notes why a job of a sweep could not begin, for the sweep's end, which may be in another process."""
+    if not (folder / REPORT_FILE).is_file():
+        write_json(folder / REFUSED_FILE, {"problem": redact(problem)})
+
+
+def refusal(folder: Path) -> str | None:
+    """Why nothing of the job in `folder` could be measured; None where a worker was started."""
+    if (folder / REPORT_FILE).is_file():
+        report = _report(folder)
+        return report.failure.message if report.failure is not None and report.refused else None
+    return str(read_json(folder / REFUSED_FILE)["problem"]) if (folder / REFUSED_FILE).is_file() else None
 
 
 def _report(folder: Path) -> Report:
@@ -108,7 +125,7 @@ def log_sweep(folder: Path, tracking: Tracking) -> None:
     store = open_store(tracking.uri, tracking.experiment)
     with told(store.uri):
         parent = mlflow_sink.open_sweep(store, sweep.sweep_id, sweep.name)
-        if not jobs:  # a mistyped command line: nothing ran, nothing is to be seen
+        if all(report.refused for report in reports):  # nothing ran, nothing is to be seen
             store.client.delete_run(parent)
             return
         run_ids = [mlflow_sink.log_run(store, report, job, parent) for report, job in jobs]

@@ -18,6 +18,7 @@ REPORT_FILE = "report.json"
 SAMPLES_FILE = "samples.npz"
 PREDICTIONS_FILE = "predictions.json"
 NOT_INSTALLED = "not installed"
+CONFIG_FAILURE = "config"
 # Exit status of a worker that could not write its report (EX_IOERR of sysexits.h).
 DISK_FULL = 74
 
@@ -28,8 +29,9 @@ class Failure:
 
     kind: `user` (a wrong input), `error` (an exception), `killed` (by a signal), `crashed` (a fatal signal or
     an exit without a report), `timeout`, `interrupted`, `placement` (it did not run on the threads, cores or
-    node that were asked for), `disk` (the result could not be written), NOT_INSTALLED (a peer that has no
-    environment). message: one paragraph. phase: what was running.
+    node that were asked for), `disk` (the result could not be written), CONFIG_FAILURE (settings that nothing
+    could be measured with), NOT_INSTALLED (a peer that has no environment). message: one paragraph. phase:
+    what was running.
     """
 
     kind: str
@@ -290,6 +292,11 @@ class Report:
     def not_installed(self) -> bool:
         """Whether there was nothing that could have been measured."""
         return self.failure is not None and self.failure.kind == NOT_INSTALLED
+
+    @property
+    def refused(self) -> bool:
+        """Whether it was clear without starting a worker that nothing could be measured."""
+        return self.failure is not None and self.failure.kind in (CONFIG_FAILURE, NOT_INSTALLED)
 
     def to_plain(self) -> dict[str, Any]:
         """As JSON types."""

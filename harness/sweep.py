@@ -21,7 +21,7 @@ from harness import earlier, record, repetitions, reserve, side_by_side
 from harness.compare import subjects
 from harness.composing import Told, no_place
 from harness.errors import UserError
-from harness.job import CONFIG_FAILURE, FAILED, FINISHED, WRONG_INPUT, hidden, not_logged
+from harness.job import FAILED, FINISHED, WRONG_INPUT, hidden, not_logged
 from harness.report import REPORT_FILE, Report
 from harness.schema import to_tracking
 from harness.secrets import redact_files
@@ -33,6 +33,8 @@ from harness.values import write_json
 VARIABLE = "BERT_OP_SWEEP"
 # All variants of the sweep, the repetitions of each together, as one record that is complete by itself.
 RESULTS_FILE = "results.json"
+# Where submitit keeps what its jobs print: there, nobody has seen yet why a job was refused.
+ELSEWHERE = ".submitit"
 
 
 class SweepCallback(Callback):
@@ -92,15 +94,24 @@ def _finish(folder: Path, complete: bool, console: Console) -> int:
     for job in jobs:
         if (job / REPORT_FILE).is_file() and not (job / files.MARKDOWN_FILE).is_file():
             files.write_run(Report.read(job), job)
+    refusals = {job: problem for job in jobs if (problem := record.refusal(job)) is not None}
+    measured = len(refusals) < len(jobs)
     if reports:
         variants = subjects.of_runs(list(zip(reports, reported, strict=True)), folder.name)
         write_json(folder / RESULTS_FILE, subjects.frozen(variants))
         merged = [variant.report for variant in variants]
         files.write_sweep(merged, folder)
-        shown.summary(console, merged)
-    status = _status(reports, len(jobs))
+        if measured:
+            shown.summary(console, merged)
+    if (folder / ELSEWHERE).is_dir():
+        in_no_table = [problem for job, problem in refusals.items() if not (measured and job in reported)]
+        for problem in dict.fromkeys(in_no_table):
+            shown.error(console, problem)
+    status = _status(reports, len(refusals), len(jobs))
+    if jobs and not measured:
+        shown.nothing_measured(console, len(jobs))
     store = None
-    if not jobs and sweep.problem is not None:
+    if not measured and sweep.problem is not None:
         return status
     if sweep.tracking.kind == "mlflow":
         try:
@@ -109,18 +120,20 @@ def _finish(folder: Path, complete: bool, console: Console) -> int:
         except UserError as problem:
             status = FAILED
             not_logged(console, str(problem), folder)
-    if jobs:
+    if measured:
         shown.next_steps(console, folder, store)
     return status
 
 
-def _status(reports: list[Report], jobs: int) -> int:
-    """What is not installed does not fail a sweep in which something else was measured: its table says so."""
-    installed = [report for report in reports if not report.not_installed]
-    if reports and not installed:
+def _status(reports: list[Report], refused: int, jobs: int) -> int:
+    """What is not installed does not fail a sweep in which something else was measured: its table says so.
+
+    refused: how many of the `jobs` had wrong settings or are not installed, with or without a report.
+    """
+    if jobs and refused == jobs:
         return WRONG_INPUT
-    failures = [report.failure for report in installed if report.failure is not None]
-    if failures and all(failure.kind == CONFIG_FAILURE for failure in failures) and len(reports) == jobs:
-        return WRONG_INPUT
-    unfinished = any(report.status != "finished" for report in installed)
-    return FAILED if failures or unfinished or len(reports) < jobs or not jobs else FINISHED
+    started = [report for report in reports if not report.refused]
+    if not jobs or len(started) + refused < jobs or any(report.status != "finished" for report in started):
+        return FAILED
+    not_installed = sum(report.not_installed for report in reports)
+    return WRONG_INPUT if refused > not_installed else FINISHED

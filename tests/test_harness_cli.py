@@ -212,6 +212,44 @@ def test_what_is_wrong_is_told_before_anything_is_measured(
     assert said.count("error: ") == 1 and named in said and "Traceback" not in said
 
 
+@pytest.mark.parametrize("wrong", ["batch.size=0,-1", "+batch.foo=1,2"])
+def test_a_sweep_of_nothing_but_wrong_settings_ends_with_2_and_shows_no_results(
+    cli: Cli, store_uri: str, capfd: pytest.CaptureFixture[str], tmp_path: Path, wrong: str
+) -> None:
+    assert cli("-m", wrong, f"tracking.uri={store_uri}") == 2
+    first, second, last = "".join(capfd.readouterr()).splitlines()
+    name, values = wrong.lstrip("+").split("=")
+    for value, line in zip(values.split(","), (first, second), strict=True):
+        assert line.startswith(f"error: {name}={value}: ")
+    assert last == "Nothing was measured: all 2 jobs were refused."
+    client = MlflowClient(tracking_uri=store_uri)
+    assert client.search_runs([client.get_experiment_by_name("bert-op").experiment_id]) == []
+    assert log.main([str(tmp_path / "sweep")]) == 2
+    assert "nothing of it was measured" in capfd.readouterr().out
+
+
+def test_wrong_settings_of_some_jobs_end_with_2_and_the_others_are_shown(
+    cli: Cli, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert cli("-m", "tracking.kind=none,mlfow") == 2
+    said = "".join(capfd.readouterr())
+    assert "error: tracking.kind='mlfow'" in said and "op-fp32" in said and "report: " in said
+
+
+@pytest.mark.parametrize("launcher", ["joblib", "submitit_local"])
+def test_wrong_settings_end_with_2_whichever_process_finds_them(
+    cli: Cli, tmp_path: Path, capfd: pytest.CaptureFixture[str], launcher: str
+) -> None:
+    pytest.importorskip(f"hydra_plugins.hydra_{launcher.split('_')[0]}_launcher", reason="needs the extra")
+    places = ["hydra.launcher.n_jobs=2"] if launcher == "joblib" else []
+    settings = ["+batch.foo=1,2", "measure=accuracy", "tracking=none", f"hydra/launcher={launcher}", *places]
+    assert cli("-m", *settings) == 2
+    said = "".join(capfd.readouterr())
+    assert said.count("error: batch.foo=1: ") == said.count("error: batch.foo=2: ") == 1
+    assert said.endswith("Nothing was measured: all 2 jobs were refused.\n")
+    assert len(list((tmp_path / "sweep").glob("*/refused.json"))) == 2
+
+
 @pytest.mark.parametrize("mode", [[], ["-m"]], ids=["run", "sweep"])
 def test_a_folder_that_cannot_be_made_is_told_in_one_paragraph(
     cli: Cli, tmp_path: Path, capfd: pytest.CaptureFixture[str], mode: list[str]

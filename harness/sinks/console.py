@@ -62,6 +62,12 @@ def next_steps(console: Console, folder: Path, store: str | None) -> None:
         console.print(f"MLflow: {redact(hint)}", highlight=False, markup=False, soft_wrap=True)
 
 
+def nothing_measured(console: Console, jobs: int) -> None:
+    """Ends a sweep of which no job could begin; why has been shown."""
+    which = "its only job was" if jobs == 1 else f"all {jobs} jobs were"
+    console.print(f"Nothing was measured: {which} refused.", highlight=False, markup=False, soft_wrap=True)
+
+
 def moved(console: Console, folder: Path, aside: Path) -> None:
     """Says where the sweep that was in `folder` is now."""
     console.print(
