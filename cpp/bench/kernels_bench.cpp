@@ -228,7 +228,8 @@ void run(const Options& options) {
       bench_gemm(options, tier, type, peak_rate, rows, 3072, 768, Activation::none, true);
     }
     if (type != ElementType::u8) {
-      for (const std::int64_t seq_len : {32, 128, 512}) bench_attention(options, tier, type, peak_rate, seq_len, 64);
+      for (const std::int64_t seq_len : {32, 128, 384, 512, 2048})
+        bench_attention(options, tier, type, peak_rate, seq_len, 64);
     }
     bench_rows(options, tier, type, 256, 768);
     if (type == ElementType::u8) {

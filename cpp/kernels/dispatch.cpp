@@ -64,7 +64,7 @@ std::int64_t attention_scratch_bytes(ElementType type, std::int64_t seq_len, std
   const std::int64_t padded = round_up(seq_len, 32);
   const std::int64_t packed =
       (2 * padded * head_size + kRowBlock * head_size + kRowBlock * padded) * element_bytes(type);
-  return packed + (kRowBlock * padded + kRowBlock * kPanelColumns) * 4;
+  return packed + (kRowBlock * score_stride(padded) + kRowBlock * kPanelColumns) * 4;
 }
 
 }  // namespace bert_op

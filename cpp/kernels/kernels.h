@@ -80,6 +80,10 @@ struct AttentionArgs {
   ElementType out_type;
 };
 
+// From one row of scores to the next. A cache line more than the keys take: rows that are 2 KiB apart would share two of the
+// 64 sets of L1.
+static constexpr std::int64_t score_stride(std::int64_t padded_keys) { return padded_keys + 16; }
+
 std::int64_t attention_scratch_bytes(ElementType type, std::int64_t seq_len, std::int64_t head_size);
 
 // Where normalized or gathered rows go: tile-packed, quantized on the way when type is u8.

@@ -9,7 +9,7 @@ struct AttentionScratch {
   std::byte* values;   // panels of 32 head columns
   std::byte* queries;  // one block of rows, tile-packed
   std::byte* weights;  // one block of softmax rows, tile-packed
-  float* scores;       // [32][padded keys]
+  float* scores;       // [32][score_stride(padded keys)]
   float* sums;         // [32][32]
 };
 
@@ -22,7 +22,7 @@ BERT_OP_INLINE AttentionScratch carve(std::byte* at, std::int64_t padded, std::i
   s.queries = s.values + padded * head_size * kBytes;
   s.weights = s.queries + kRowBlock * head_size * kBytes;
   s.scores = (float*)(s.weights + kRowBlock * padded * kBytes);
-  s.sums = s.scores + kRowBlock * padded;
+  s.sums = s.scores + kRowBlock * score_stride(padded);
   return s;
 }
 
@@ -102,51 +102,62 @@ void pack_values(std::byte* to, const AttentionArgs& a, std::int64_t padded) {
   }
 }
 
+// scores = scores * scale + mask; returns the largest.
+BERT_OP_INLINE float add_mask(float* scores, const float* mask, const AttentionArgs& a) {
+  Vec high = set(-__builtin_inff());
+  std::int64_t i = 0;
+  for (; i + kLanes <= a.seq_len; i += kLanes) {
+    const Vec s = load(scores + i) * a.scale + load(mask + i);
+    store(scores + i, s);
+    high = vmax(s, high);
+  }
+  float rest = -__builtin_inff();
+  for (; i < a.seq_len; ++i) {
+    scores[i] = scores[i] * a.scale + mask[i];
+    rest = scores[i] > rest ? scores[i] : rest;
+  }
+  return reduce_max(vmax(set(rest), high));
+}
+
 // Turns one row of scores into weights e^(s - max), tile-packed as row `row` of the block; returns 1 / their sum,
 // or 0 when the mask leaves no key.
 template <class T>
 BERT_OP_INLINE float softmax_row(float* scores, const float* mask, const AttentionArgs& a, std::int64_t padded,
                                  std::byte* weights, std::int64_t row) {
   constexpr bool kFast = T::type == ElementType::bf16;
-  const float scale = a.scale;
+  constexpr float kLog2E = 1.44269504088896341f;
   for (std::int64_t i = a.seq_len; i < padded; ++i) scores[i] = -__builtin_inff();
-  Vec high = set(-__builtin_inff());
-  float factor = 1.0f;  // what the scores still have to be multiplied with
-  if (mask != nullptr) {
-    std::int64_t i = 0;
-    for (; i + kLanes <= a.seq_len; i += kLanes) {
-      const Vec s = load(scores + i) * scale + load(mask + i);
-      store(scores + i, s);
-      high = vmax(s, high);
-    }
-    float rest = -__builtin_inff();
-    for (; i < a.seq_len; ++i) {
-      scores[i] = scores[i] * scale + mask[i];
-      rest = scores[i] > rest ? scores[i] : rest;
-    }
-    high = vmax(set(rest), high);
-  } else {
-    for (std::int64_t i = 0; i < padded; i += kLanes) high = vmax(load(scores + i), high);
-    factor = scale;
-  }
-  const float top = reduce_max(high) * factor;
-  const bool none = top == -__builtin_inff();
-  const float shift = none ? 0.0f : top;
-  Vec sum = set(0.0f);
   constexpr std::int64_t kPerTile = elements_per_tile_row(T::type);
   std::byte* to = weights + row / kTileRows * (padded / kPerTile) * kTileBytes + row % kTileRows * kTileRowBytes;
-  for (std::int64_t i = 0; i < padded; i += kLanes) {
-    const Vec x = load(scores + i) * factor - shift;
-    // The factor comes last: before, a mask of the lowest float would overflow.
-    const Vec e = kFast ? exp2_fast(x * 1.44269504088896341f) : exp_accurate(x);
+  Vec sum = set(0.0f);
+  const auto put = [&](std::int64_t i, Vec e) __attribute__((always_inline)) {
     sum += e;
     std::byte* at = to + i / kPerTile * kTileBytes + i % kPerTile * element_bytes(T::type);
     if constexpr (kFast)
       store(at, to_bf16(e));
     else
       store(at, e);
+  };
+  if (mask == nullptr) {
+    Vec high = set(-__builtin_inff());
+    for (std::int64_t i = 0; i < padded; i += kLanes) high = vmax(load(scores + i), high);
+    const float factor = kFast ? a.scale * kLog2E : a.scale, shift = reduce_max(high) * factor;
+    for (std::int64_t i = 0; i < padded; i += kLanes) {
+      const Vec x = load(scores + i) * factor - shift;
+      put(i, kFast ? exp2_fast(x) : exp_accurate(x));
+    }
+  } else {
+    const float top = add_mask(scores, mask, a);
+    const bool none = top == -__builtin_inff();
+    const float shift = none ? 0.0f : top;
+    for (std::int64_t i = 0; i < padded; i += kLanes) {
+      const Vec x = load(scores + i) - shift;
+      put(i,
+          kFast ? exp2_fast(x * kLog2E) : exp_accurate(x));  // multiplied before, a mask of the lowest float overflows
+    }
+    if (none) return 0.0f;  // all weights are 0, or NaN where a score is
   }
-  return none ? 0.0f : 1.0f / reduce_add(sum);
+  return 1.0f / reduce_add(sum);
 }
 
 template <class T>
@@ -173,12 +184,12 @@ void attention_of(const AttentionArgs& a) {
     }
     for (std::int64_t key = 0; key < padded; key += kPanelColumns) {
       M::run(s.queries, head_tiles * kTileBytes, s.keys + key / kPanelColumns * head_tiles * kPanelTileBytes,
-             head_tiles, s.scores + key, padded, rows, nothing);
+             head_tiles, s.scores + key, score_stride(padded), rows, nothing);
     }
     float inverse[kRowBlock];
     for (std::int64_t row = 0; row < rows; ++row) {
       const float* mask = a.mask == nullptr ? nullptr : a.mask + (first + row) * a.mask_row_stride;
-      inverse[row] = softmax_row<T>(s.scores + row * padded, mask, a, padded, s.weights, row);
+      inverse[row] = softmax_row<T>(s.scores + row * score_stride(padded), mask, a, padded, s.weights, row);
     }
     for (std::int64_t panel = 0; panel < a.head_size / kPanelColumns; ++panel) {
       M::run(s.weights, key_tiles * kTileBytes, s.values + panel * key_tiles * kPanelTileBytes, key_tiles, s.sums,

@@ -70,6 +70,16 @@ BERT_OP_INLINE Vec vmin(Vec a, Vec b) {
 #endif
 }
 
+// x, but no further from 0 than limit; NaN becomes a number.
+BERT_OP_INLINE Vec clamp_magnitude(Vec x, float limit) {
+#if defined(__AVX512F__)
+  constexpr int kSmallerMagnitude = 2;  // of both operands, with the sign of the first
+  return (Vec)_mm512_range_ps((__m512)x, (__m512)set(limit), kSmallerMagnitude);
+#else
+  return vmax(vmin(x, set(limit)), set(-limit));
+#endif
+}
+
 // To the nearest integer, ties to even; only for |value| < 2^22. NaN gives an arbitrary integer.
 BERT_OP_INLINE VecInt round_to_int(Vec value) {
 #if defined(__AVX512F__)
