@@ -4,77 +4,132 @@
 
 namespace {
 
-// What the sums of one block of rows still need.
+// What the sums of one block of rows still need, row by row. Everything that a row needs is a pointer that moves on with it.
 template <class T, Activation A, class Out, bool AddTo>
 class Finish {
  public:
   Finish() = default;
   Finish(const GemmArgs& g, const Accumulator<T>* sums, std::int64_t first_row, std::int64_t rows, std::int64_t panel,
          std::int64_t chunk, std::int64_t chunks)
-      : g_(&g), sums_(sums), row_(first_row), first_row_(first_row), end_(first_row + rows), panel_(panel),
-        chunk_(chunk), chunks_(chunks) {
-    if constexpr (!AddTo) {
-      panel_base_ = g.out.base + panel / g.out.group_panels * g.out.group_stride +
-                    panel % g.out.group_panels * g.out.panel_stride;
+      : sums_(sums), left_((int)rows), last_(chunk + 1 == chunks), chunks_(chunks), add_stride_(g.add_stride) {
+    const std::int64_t column = panel * kPanelColumns;
+    float* partial = g.partial + first_row * kPanelColumns;
+    start_ = chunk == 0 ? g.bias + column : partial;
+    start_stride_ = chunk == 0 ? 0 : kPanelColumns;
+    partial_ = partial;
+    if constexpr (T::type == ElementType::u8) {
+      row_scale_ = g.row_scale + first_row * chunks + chunk;
+      weight_scale_ = g.weight_scale + chunk * g.columns + column;
+      column_sum_ = g.column_sum + chunk * g.columns + column;
+    }
+    if constexpr (AddTo) {
+      add_to_ = g.add_to + column;
+      add_rows_ = g.add_rows + first_row;
+    } else {  // first_row begins a block of 16
+      out_ = g.out.base + panel / g.out.group_panels * g.out.group_stride +
+             panel % g.out.group_panels * g.out.panel_stride + first_row / kTileRows * g.out.block_stride;
+      row_stride_ = g.out.row_stride;
+      half_stride_ = g.out.half_stride;
+      to_next_block_ = g.out.block_stride - kTileRows * g.out.row_stride;
     }
   }
 
   BERT_OP_INLINE void step(int rows) {
-    for (int i = 0; i < rows && row_ < end_; ++i) finish_row(row_++);
+    rows = rows < left_ ? rows : left_;
+    if (rows <= 0) return;
+    left_ -= rows;
+    if (last_) {
+      finish<true>(rows);
+    } else {
+      finish<false>(rows);
+    }
   }
 
-  BERT_OP_INLINE void all() {
-    while (row_ < end_) finish_row(row_++);
-  }
+  BERT_OP_INLINE void all() { step(left_); }
 
  private:
   static constexpr int kVectors = kPanelColumns / kLanes;
 
-  BERT_OP_INLINE void finish_row(std::int64_t row) {
-    const GemmArgs& g = *g_;
-    const Accumulator<T>* sums = sums_ + (row - first_row_) * kPanelColumns;
-    const std::int64_t column = panel_ * kPanelColumns;
-    Vec value[kVectors];
+  // Members are copied to locals: the compiler has to take it that a store through a pointer changes them.
+  template <bool Last>
+  BERT_OP_INLINE void finish(int rows) {
+    const Accumulator<T>* sums = sums_;
+    const float* start = start_;
+    const std::int64_t start_stride = start_stride_;
+    float* partial = partial_;
+    const RowScale* row_scale = row_scale_;
+    std::byte* out = out_;
+    int row_of_block = row_of_block_;
+    Vec weight_scale[kVectors], column_sum[kVectors];
     if constexpr (T::type == ElementType::u8) {
-      const RowScale row_scale = g.row_scale[row * chunks_ + chunk_];
       for (int v = 0; v < kVectors; ++v) {
-        const std::int64_t at = chunk_ * g.columns + column + v * kLanes;
-        const Vec product = to_float(load<VecInt>(sums + v * kLanes)) * row_scale.scale;
-        value[v] = product * load(g.weight_scale + at) + row_scale.offset * load(g.column_sum + at);
+        weight_scale[v] = load(weight_scale_ + v * kLanes);
+        column_sum[v] = load(column_sum_ + v * kLanes);
       }
-    } else {
-      for (int v = 0; v < kVectors; ++v) value[v] = load(sums + v * kLanes);
     }
-    float* partial = g.partial + row * kPanelColumns;
-    if (chunk_ > 0) {
-      for (int v = 0; v < kVectors; ++v) value[v] += load(partial + v * kLanes);
-    }
-    if (chunk_ + 1 < chunks_) {
-      for (int v = 0; v < kVectors; ++v) store(partial + v * kLanes, value[v]);
-      return;
-    }
-    for (int v = 0; v < kVectors; ++v) {
-      value[v] = activate<A, Out::type == ElementType::bf16>(value[v] + load(g.bias + column + v * kLanes));
-    }
-    if constexpr (AddTo) {
-      float* to = g.add_to + g.add_rows[row] * g.add_stride + column;
-      for (int v = 0; v < kVectors; ++v) store(to + v * kLanes, value[v] + load(to + v * kLanes));
-    } else {
-      std::byte* to = panel_base_ + (row / kTileRows) * g.out.block_stride + (row % kTileRows) * g.out.row_stride;
-      if constexpr (Out::type == ElementType::bf16) {
-        for (int v = 0; v < kVectors; ++v) store(to + v * kLanes * 2, to_bf16(value[v]));
-      } else {
-        for (int v = 0; v < kVectors; ++v) {
-          store(to + (v / (16 / kLanes)) * g.out.half_stride + (v % (16 / kLanes)) * kLanes * 4, value[v]);
+    for (int row = 0; row < rows; ++row) {
+      Vec value[kVectors];
+      for (int v = 0; v < kVectors; ++v) {
+        value[v] = load(start + v * kLanes);
+        if constexpr (T::type == ElementType::u8) {
+          const Vec product = to_float(load<VecInt>(sums + v * kLanes)) * row_scale->scale;
+          value[v] = product * weight_scale[v] + (row_scale->offset * column_sum[v] + value[v]);
+        } else {
+          value[v] += load(sums + v * kLanes);
         }
+      }
+      sums += kPanelColumns;
+      start += start_stride;
+      row_scale += chunks_;
+      if constexpr (!Last) {
+        for (int v = 0; v < kVectors; ++v) store(partial + v * kLanes, value[v]);
+        partial += kPanelColumns;
+      } else {
+        for (int v = 0; v < kVectors; ++v) value[v] = activate<A, Out::type == ElementType::bf16>(value[v]);
+        if constexpr (AddTo) {
+          float* to = add_to_ + *add_rows_++ * add_stride_;
+          for (int v = 0; v < kVectors; ++v) store(to + v * kLanes, value[v] + load(to + v * kLanes));
+        } else {
+          store_row(out, value);
+          out += row_stride_;
+          if (++row_of_block == kTileRows) {
+            row_of_block = 0;
+            out += to_next_block_;
+          }
+        }
+      }
+    }
+    sums_ = sums;
+    start_ = start;
+    partial_ = partial;
+    row_scale_ = row_scale;
+    out_ = out;
+    row_of_block_ = row_of_block;
+  }
+
+  BERT_OP_INLINE void store_row(std::byte* to, const Vec* value) {
+    for (int v = 0; v < kVectors; ++v) {
+      if constexpr (Out::type == ElementType::bf16) {
+        store(to + v * kLanes * 2, to_bf16(value[v]));
+      } else {
+        store(to + (v / (16 / kLanes)) * half_stride_ + (v % (16 / kLanes)) * kLanes * 4, value[v]);
       }
     }
   }
 
-  const GemmArgs* g_ = nullptr;
   const Accumulator<T>* sums_ = nullptr;
-  std::int64_t row_ = 0, first_row_ = 0, end_ = 0, panel_ = 0, chunk_ = 0, chunks_ = 1;
-  std::byte* panel_base_ = nullptr;
+  int left_ = 0, row_of_block_ = 0;
+  bool last_ = false;  // the last chunk of K: the rows are complete
+  const float* start_ = nullptr;
+  std::int64_t start_stride_ = 0;
+  float* partial_ = nullptr;
+  std::int64_t chunks_ = 1, add_stride_ = 0;
+  const RowScale* row_scale_ = nullptr;
+  const float *weight_scale_ = nullptr, *column_sum_ = nullptr;
+  float* add_to_ = nullptr;
+  const std::int64_t* add_rows_ = nullptr;
+  std::byte* out_ = nullptr;
+  std::int64_t row_stride_ = 0, half_stride_ = 0, to_next_block_ = 0;
 };
 
 // Asks for the weights of the next chunk while this one is worked off, evenly spread over its products. The arena has all
