@@ -11,16 +11,21 @@ struct Bounds {
   float high;
 };
 
-// Smallest and largest of a row's columns; NaN or infinite where any of them is.
-BERT_OP_INLINE Bounds bounds_of(F32, const std::byte* row, std::int64_t begin, std::int64_t end) {
+// Smallest and largest of value(begin), value(begin + kLanes) ... below end; NaN or infinite where any of them is.
+template <class Value>
+BERT_OP_INLINE Bounds bounds_over(std::int64_t begin, std::int64_t end, Value value) {
   Vec low = set(__builtin_inff()), high = set(-__builtin_inff()), poison = set(0.0f);
   for (std::int64_t i = begin; i < end; i += kLanes) {
-    const Vec x = load(row + i * 4);
+    const Vec x = value(i);
     low = vmin(x, low);
     high = vmax(x, high);
     poison += x * 0.0f;  // the minimum of a NaN and a number is the number
   }
   return {reduce_min(low), reduce_max(high) + reduce_add(poison)};
+}
+
+BERT_OP_INLINE Bounds bounds_of(F32, const std::byte* row, std::int64_t begin, std::int64_t end) {
+  return bounds_over(begin, end, [row](std::int64_t i) __attribute__((always_inline)) { return load(row + i * 4); });
 }
 
 // bf16 are compared as integers, whose order is theirs once the magnitude of the negative ones is turned round; NaN is then
@@ -73,18 +78,18 @@ BERT_OP_INLINE void quantize_chunk(Source source, std::byte* to, const std::byte
   }
 }
 
-// A scale and an offset for each chunk of a row. A chunk with NaN or infinity in it gets a NaN scale, so that the result
-// shows it.
-template <class Source>
+// A scale and an offset for each chunk of a row, of which bounds(begin, end) tells the bounds. A chunk with NaN or infinity in
+// it gets a NaN scale, so that the result shows it.
+template <class Source, class BoundsOf>
 BERT_OP_INLINE void quantize_row(const std::byte* from, std::int64_t columns, std::int64_t row,
-                                 const PackedRows& packed) {
+                                 const PackedRows& packed, BoundsOf bounds) {
   const std::int64_t chunk_columns = chunk_tiles(ElementType::u8, packed.tile_count) * kTileRowBytes;
   const std::int64_t chunks = chunk_count(ElementType::u8, packed.tile_count);
   std::byte* to = tile_row(packed, row);
   for (std::int64_t chunk = 0; chunk < chunks; ++chunk) {
     const std::int64_t begin = chunk * chunk_columns;
     const std::int64_t end = begin + chunk_columns < columns ? begin + chunk_columns : columns;
-    const Bounds own = bounds_of(Source{}, from, begin, end);
+    const Bounds own = bounds(begin, end);
     const bool fixed = packed.static_range != nullptr;
     const float low = fixed ? packed.static_range[0] : own.low, high = fixed ? packed.static_range[1] : own.high;
     const float scale = (high - low) * (1.0f / 255.0f);
@@ -101,14 +106,20 @@ BERT_OP_INLINE void quantize_row(const std::byte* from, std::int64_t columns, st
   }
 }
 
-BERT_OP_INLINE void pack_row(const float* x, std::int64_t columns, std::int64_t row, const PackedRows& packed) {
-  if (packed.type == ElementType::u8) return quantize_row<F32>((const std::byte*)x, columns, row, packed);
+// Packs a row of x whose columns value(i) gives, each asked for once, in order, and from then on to be found at x + i.
+template <class Value>
+BERT_OP_INLINE void pack_row(const float* x, std::int64_t columns, std::int64_t row, const PackedRows& packed,
+                             Value value) {
+  if (packed.type == ElementType::u8) {
+    const auto bounds = [&](std::int64_t begin, std::int64_t end)
+                            __attribute__((always_inline)) { return bounds_over(begin, end, value); };
+    return quantize_row<F32>((const std::byte*)x, columns, row, packed, bounds);
+  }
   std::byte* to = tile_row(packed, row);
   if (packed.type == ElementType::bf16) {
-    for (std::int64_t i = 0; i < columns; i += kLanes)
-      store(to + i / 32 * kTileBytes + i % 32 * 2, to_bf16(load(x + i)));
+    for (std::int64_t i = 0; i < columns; i += kLanes) store(to + i / 32 * kTileBytes + i % 32 * 2, to_bf16(value(i)));
   } else {
-    for (std::int64_t i = 0; i < columns; i += kLanes) store(to + i / 16 * kTileBytes + i % 16 * 4, load(x + i));
+    for (std::int64_t i = 0; i < columns; i += kLanes) store(to + i / 16 * kTileBytes + i % 16 * 4, value(i));
   }
 }
 
@@ -124,38 +135,58 @@ BERT_OP_INLINE float sum_over(std::int64_t n, Term term) {
   return reduce_add((sums[0] + sums[1]) + (sums[2] + sums[3]));
 }
 
+// What to subtract from a row and what to multiply it with, so that its mean is 0 and its variance 1.
+struct Moments {
+  float mean;
+  float inverse;
+};
+
+BERT_OP_INLINE Moments moments(const float* x, std::int64_t n, float eps) {
+  const float sum = sum_over(n, [x](std::int64_t i) __attribute__((always_inline)) { return load(x + i); });
+  const float mean = sum / (float)n;
+  const float squares = sum_over(n, [x, mean](std::int64_t i) __attribute__((always_inline)) {
+    const Vec d = load(x + i) - mean;
+    return d * d;
+  });
+  return {mean, 1.0f / __builtin_sqrtf(squares / (float)n + eps)};
+}
+
 void layer_norm(const LayerNormArgs& args) {
   const std::int64_t n = args.hidden_size;
   for (std::int64_t row = args.row_begin; row < args.row_end; ++row) {
     float* x = args.x + args.rows[row] * n;
-    if (args.gamma != nullptr) {
-      const float mean =
-          sum_over(n, [x](std::int64_t i) __attribute__((always_inline)) { return load(x + i); }) / (float)n;
-      const float variance = sum_over(n,
-                                      [x, mean](std::int64_t i) __attribute__((always_inline)) {
-                                        const Vec d = load(x + i) - mean;
-                                        return d * d;
-                                      }) /
-                             (float)n;
-      const float inverse = 1.0f / __builtin_sqrtf(variance + args.eps);
-      for (std::int64_t i = 0; i < n; i += kLanes) {
-        store(x + i, (load(x + i) - mean) * inverse * load(args.gamma + i) + load(args.beta + i));
-      }
+    if (args.gamma == nullptr) {
+      pack_row(x, n, row, args.packed, [x](std::int64_t i) __attribute__((always_inline)) { return load(x + i); });
+      continue;
     }
-    if (args.packed.tiles != nullptr) pack_row(x, n, row, args.packed);
+    const Moments m = moments(x, n, args.eps);
+    const auto normalize = [&](std::int64_t i) __attribute__((always_inline)) {
+      const Vec y = (load(x + i) - m.mean) * m.inverse * load(args.gamma + i) + load(args.beta + i);
+      store(x + i, y);
+      return y;
+    };
+    if (args.packed.tiles != nullptr) {
+      pack_row(x, n, row, args.packed, normalize);
+    } else {
+      for (std::int64_t i = 0; i < n; i += kLanes) normalize(i);
+    }
+  }
+}
+
+template <class Source>
+void quantize_rows(const QuantizeArgs& args) {
+  const std::int64_t row_bytes = args.columns * element_bytes(Source::type);
+  for (std::int64_t row = args.row_begin; row < args.row_end; ++row) {
+    const std::byte* from = args.source + row * row_bytes;
+    const auto bounds = [from](std::int64_t begin, std::int64_t end)
+                            __attribute__((always_inline)) { return bounds_of(Source{}, from, begin, end); };
+    quantize_row<Source>(from, args.columns, row, args.packed, bounds);
   }
 }
 
 void quantize(const QuantizeArgs& args) {
-  const std::int64_t row_bytes = args.columns * element_bytes(args.source_type);
-  for (std::int64_t row = args.row_begin; row < args.row_end; ++row) {
-    const std::byte* source = args.source + row * row_bytes;
-    if (args.source_type == ElementType::bf16) {
-      quantize_row<Bf16>(source, args.columns, row, args.packed);
-    } else {
-      quantize_row<F32>(source, args.columns, row, args.packed);
-    }
-  }
+  if (args.source_type == ElementType::bf16) return quantize_rows<Bf16>(args);
+  quantize_rows<F32>(args);
 }
 
 }  // namespace
