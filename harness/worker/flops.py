@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 
 def encoder_flops(
@@ -19,3 +20,9 @@ def encoder_flops(
     return sum(
         num_layers * (linear_per_token * length + 4 * length * length * hidden_size) for length in lengths
     )
+
+
+def intermediate_size(config: Any) -> int:
+    """Width of the feed-forward layers by a Hugging Face config, which DistilBERT calls hidden_dim."""
+    width = getattr(config, "intermediate_size", None)
+    return int(config.hidden_dim if width is None else width)

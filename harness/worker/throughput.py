@@ -17,7 +17,7 @@ from harness import statistics
 from harness.instances import latency_summary
 from harness.report import Timing
 from harness.spec import RunSpec
-from harness.worker.flops import encoder_flops
+from harness.worker.flops import encoder_flops, intermediate_size
 from harness.worker.tokens import Batch
 from harness.worker.window import Window, window
 
@@ -95,7 +95,7 @@ def timing(
                 batch.lengths(),
                 num_layers=config.num_hidden_layers,
                 hidden_size=config.hidden_size,
-                intermediate_size=config.intermediate_size,
+                intermediate_size=intermediate_size(config),
             )
             for batch in batches
         ],

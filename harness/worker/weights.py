@@ -18,9 +18,12 @@ from harness.errors import UserError
 from harness.spec import ModelSpec, task_of
 from harness.worker import package
 
-# The model types that can be measured: families that the op runs and that take token_type_ids, as the harness
-# gives them. A test compares them with the op's own table, which importing would put the op in place.
-FAMILIES = ("bert", "camembert", "data2vec-text", "electra", "ernie", "roberta", "roc_bert", "xlm-roberta")
+# The model types that can be measured: families that the op runs and that take nothing but token ids, their
+# types and a mask. A test compares them with the op's own table, which importing would put the op in place.
+FAMILIES = (
+    "bert", "camembert", "data2vec-text", "distilbert", "electra", "ernie", "mpnet", "roberta", "roc_bert",
+    "xlm-roberta",
+)  # fmt: skip
 
 # Parameters of task heads: a checkpoint may lack the pooler, whose output the other tasks do not read.
 OPTIONAL_HEADS = ("pooler.",)

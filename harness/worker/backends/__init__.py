@@ -11,9 +11,10 @@ from typing import Any
 import torch
 import transformers
 
+from harness.errors import UserError
 from harness.spec import RunSpec
 from harness.worker.backends import hf, ipex, onnxruntime, op, openvino
-from harness.worker.backends.common import Head, Runner, Work, reference_of
+from harness.worker.backends.common import Head, Runner, Work, reference_of, takes_token_types
 from harness.worker.backends.op import import_op
 from harness.worker.tokens import Batch
 
@@ -31,6 +32,8 @@ __all__ = [
 BACKENDS = {"hf": hf, "ipex": ipex, "onnxruntime": onnxruntime, "op": op, "openvino": openvino}
 # Those that quantize activations with factors found beforehand; the others do it call by call.
 CALIBRATED = ("ipex", "openvino")
+# The peers' conversions are those of BERT, and feed all of its inputs.
+WITHOUT_TOKEN_TYPES = ("hf", "op")
 
 
 def prepare(
@@ -44,9 +47,15 @@ def prepare(
         example: a batch of the shape that will be timed.
         calibration: batches for static quantization; the example where there are none.
     Raises:
-        UserError: the backend's library is not there or cannot be loaded.
+        UserError: the backend's library is not there or cannot be loaded, or it does not take such models.
         RuntimeError: the backend would not do what it was asked for.
     """
+    name = spec.backend.name
+    if name not in WITHOUT_TOKEN_TYPES and not takes_token_types(model):
+        raise UserError(
+            "backend", name, f"measures no model without token types, such as {model.config.model_type}",
+            f"Use backend={' or backend='.join(WITHOUT_TOKEN_TYPES)}",
+        )  # fmt: skip
     work = Work(
         model=model,
         precision=spec.precision,
@@ -56,7 +65,7 @@ def prepare(
         calibration=tuple(calibration) or (example,),
         threads=torch.get_num_threads(),
     )
-    return BACKENDS[spec.backend.name].prepare(work)
+    return BACKENDS[name].prepare(work)
 
 
 def needs_calibration(spec: RunSpec) -> bool:

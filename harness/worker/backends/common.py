@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import importlib
+import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -21,18 +22,27 @@ INPUT_NAMES = ("input_ids", "attention_mask", "token_type_ids")
 class Head(torch.nn.Module):
     """A Hugging Face model with one tensor as its result: logits (batch, labels) where it has a head, else
     the last hidden state (batch, seq_len, hidden_size).
+
+    Its inputs are the same three for every family; one that knows no token types gets none.
     """
 
     def __init__(self, model: transformers.PreTrainedModel) -> None:
         super().__init__()
         self.model = model
+        self.token_types = takes_token_types(model)
 
     def forward(
         self, input_ids: torch.Tensor, attention_mask: torch.Tensor, token_type_ids: torch.Tensor
     ) -> torch.Tensor:
-        output = self.model(input_ids=input_ids, attention_mask=attention_mask, token_type_ids=token_type_ids)
+        types = {"token_type_ids": token_type_ids} if self.token_types else {}
+        output = self.model(input_ids=input_ids, attention_mask=attention_mask, **types)
         result: torch.Tensor = output.logits if "logits" in output else output.last_hidden_state
         return result
+
+
+def takes_token_types(model: transformers.PreTrainedModel) -> bool:
+    """Whether the model is called with token_type_ids: DistilBERT and MPNet are not."""
+    return "token_type_ids" in inspect.signature(model.forward).parameters
 
 
 @dataclass(frozen=True)
