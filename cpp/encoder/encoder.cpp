@@ -46,8 +46,11 @@ Operand take_operand(Pieces& pieces, const ModelShape& shape, std::int64_t rows,
   Operand operand;
   operand.tiles = pieces.take(activation_bytes(rows, tiles));
   if (type == ElementType::u8) {
-    operand.row_scale = reinterpret_cast<RowScale*>(pieces.take(rows * chunk_count(type, tiles) * 8));
-    if (from_floats) operand.float_rows = pieces.take(rows * columns * element_bytes(float_type(shape.precision)));
+    const std::int64_t chunks = chunk_count(type, tiles);
+    operand.row_scale = reinterpret_cast<RowScale*>(pieces.take(rows * chunks * 8));
+    const std::int64_t whole_chunks =
+        chunks * chunk_tiles(type, tiles) * kTileRowBytes;  // one for each of a team at most
+    if (from_floats) operand.float_rows = pieces.take(rows * whole_chunks * element_bytes(float_type(shape.precision)));
   }
   return operand;
 }
@@ -138,20 +141,19 @@ class Member {
  private:
   void run_layer(const Slice& slice, const Layer& layer, const Linear* next) {
     const Operand hidden = hidden_of(slice);
-    project(slice, layer.qkv, hidden, Activation::none,
+    project(slice, layer.qkv, hidden, own_panels(layer.qkv), Activation::none,
             store_heads(buffers_.heads, floats_, shape_.head_size(), team_.max_slice_rows));
     finish(Phase::qkv);
     attend(slice);
     finish(Phase::attention);
     quantize_rows(slice, layer.attention_output, buffers_.context);
+    if (linear_ == ElementType::u8) barrier_.wait();
     add_projection(slice, layer.attention_output, buffers_.context);
     finish(Phase::attention_output);
     normalize(slice, layer.attention_norm, &layer.intermediate);
     finish(Phase::attention_norm);
-    project(slice, layer.intermediate, hidden, shape_.activation,
-            store_of(buffers_.intermediate, shape_.intermediate_size));
+    expand(slice, layer, hidden);
     finish(Phase::intermediate);
-    quantize_rows(slice, layer.output, buffers_.intermediate);
     add_projection(slice, layer.output, buffers_.intermediate);
     finish(Phase::output);
     normalize(slice, layer.output_norm, next);
@@ -175,8 +177,9 @@ class Member {
     normalize(slice, {nullptr, nullptr}, &first.qkv);
   }
 
-  GemmArgs gemm_args(const Slice& slice, const Linear& linear, const Operand& input) const {
-    const Range panels = split(linear.out_features / kPanelColumns, members_, member_);
+  Range own_panels(const Linear& linear) const { return split(linear.out_features / kPanelColumns, members_, member_); }
+
+  GemmArgs gemm_args(const Slice& slice, const Linear& linear, const Operand& input, Range panels) const {
     const TeamBuffers::Member& own = buffers_.members[static_cast<std::size_t>(member_)];
     return {.type = linear.type,
             .rows = slice.rows,
@@ -195,8 +198,9 @@ class Member {
             .split = own.split};
   }
 
-  void project(const Slice& slice, const Linear& linear, const Operand& input, Activation activation, PanelStore out) {
-    GemmArgs args = gemm_args(slice, linear, input);
+  void project(const Slice& slice, const Linear& linear, const Operand& input, Range panels, Activation activation,
+               PanelStore out) {
+    GemmArgs args = gemm_args(slice, linear, input, panels);
     args.activation = activation;
     args.out_type = floats_;
     args.out = out;
@@ -205,7 +209,7 @@ class Member {
 
   // The residual connection: the projection is added to the rows of the result.
   void add_projection(const Slice& slice, const Linear& linear, const Operand& input) {
-    GemmArgs args = gemm_args(slice, linear, input);
+    GemmArgs args = gemm_args(slice, linear, input, own_panels(linear));
     args.add_to = call_.result;
     args.add_rows = positions(slice);
     args.add_stride = shape_.hidden_size;
@@ -246,17 +250,45 @@ class Member {
     }
   }
 
+  // The layer's wide middle. Where the team can share the chunks in which the next linear layer quantizes it, each member
+  // quantizes a chunk as soon as it has its columns, which are then still in L2; otherwise rows, once all are there.
+  void expand(const Slice& slice, const Layer& layer, const Operand& hidden) {
+    const Operand& wide = buffers_.intermediate;
+    const std::int64_t chunks = chunk_count(linear_, layer.output.tiles);
+    if (linear_ != ElementType::u8 || chunks % members_ != 0) {
+      project(slice, layer.intermediate, hidden, own_panels(layer.intermediate), shape_.activation,
+              store_of(wide, shape_.intermediate_size));
+      if (linear_ == ElementType::u8) barrier_.wait();
+      quantize_rows(slice, layer.output, wide);
+      return;
+    }
+    const std::int64_t chunk_columns = chunk_tiles(linear_, layer.output.tiles) * kTileRowBytes;
+    const std::int64_t bytes = element_bytes(floats_);
+    const Range own = split(chunks, members_, member_);
+    std::byte* rows = wide.float_rows + member_ * team_.max_slice_rows * chunk_columns * bytes;
+    for (std::int64_t chunk = own.begin; chunk < own.end; ++chunk) {
+      const std::int64_t first = chunk * chunk_columns;
+      const std::int64_t columns = std::min(chunk_columns, shape_.intermediate_size - first);
+      project(slice, layer.intermediate, hidden, {first / kPanelColumns, (first + columns) / kPanelColumns},
+              shape_.activation, store_rows(rows - first * bytes, floats_, columns));
+      quantize(layer.output, wide, rows, {0, slice.rows}, {first, first + columns});
+    }
+  }
+
   // Only the int8 precisions have something to do here.
   void quantize_rows(const Slice& slice, const Linear& linear, const Operand& operand) {
     if (linear_ != ElementType::u8) return;
-    const Range rows = own_rows(slice);
+    quantize(linear, operand, operand.float_rows, own_rows(slice), {0, linear.in_features});
+  }
+
+  void quantize(const Linear& next, const Operand& operand, const std::byte* source, Range rows, Range columns) {
     kernels_.quantize({.source_type = floats_,
-                       .source = operand.float_rows,
-                       .columns = linear.in_features,
+                       .source = source,
+                       .columns = columns.end - columns.begin,
                        .row_begin = rows.begin,
                        .row_end = rows.end,
-                       .packed = packed_rows(operand, linear)});
-    barrier_.wait();
+                       .packed = packed_rows(operand, next),
+                       .column_begin = columns.begin});
   }
 
   void normalize(const Slice& slice, const LayerNormWeights& norm, const Linear* next) {

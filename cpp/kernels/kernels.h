@@ -108,7 +108,7 @@ struct LayerNormArgs {
   PackedRows packed;
 };
 
-// Row-major fp32 or bf16 rows, quantized to u8 per row and chunk, tile-packed.
+// Row-major fp32 or bf16 columns, quantized to u8 per row and chunk, tile-packed.
 struct QuantizeArgs {
   ElementType source_type;
   const std::byte* source;  // [rows][columns]
@@ -116,6 +116,7 @@ struct QuantizeArgs {
   std::int64_t row_begin;
   std::int64_t row_end;
   PackedRows packed;
+  std::int64_t column_begin = 0;  // of a packed row, where the first of the columns goes; begins a chunk
 };
 
 struct Kernels {

@@ -116,6 +116,23 @@ TEST(encoder_does_not_depend_on_threads) {
   }
 }
 
+// Three chunks of the intermediate, the last one shorter: teams of one and three share them, others share rows.
+TEST(encoder_shares_a_wide_intermediate_among_any_number_of_threads) {
+  Random random(9);
+  for (const Precision precision : kPrecisions) {
+    ModelShape shape = small_shape(precision);
+    shape.intermediate_size = 1056;
+    const TestModel model(shape, random);
+    const Batch batch(shape, 1, 40, random);
+    const Matrix expected = expected_of(model, batch, 0, {});
+    for (const Isa isa : available_isas()) {
+      const std::vector<float> one = run(model, batch, {isa, 1});
+      CHECK_CLOSE(error_of(one, expected), 0.0, allowed_error(precision));
+      for (const int threads : {2, 3, 4, 6}) CHECK(same_bits(run(model, batch, {isa, threads}), one));
+    }
+  }
+}
+
 // Enough rows for several slices in a team: each sequence gets what it gets alone.
 TEST(encoder_does_not_depend_on_the_rest_of_the_batch) {
   Random random(4);

@@ -220,6 +220,39 @@ TEST(quantize_of_any_width) {
   }
 }
 
+// Chunk by chunk, each from a matrix of its own, rows become what they are when quantized whole.
+TEST(quantize_of_single_chunks_is_that_of_whole_rows) {
+  Random random(8);
+  for (const ElementType source_type : {ElementType::f32, ElementType::bf16}) {
+    for (const std::int64_t columns : {512, 1056, 3072}) {
+      const Matrix x = random_matrix(21, columns, random, source_type, 3.0, 20.0);
+      for (const Kernels* tier : testable_kernels()) {
+        Packed whole(ElementType::u8, x.rows, columns), parts(ElementType::u8, x.rows, columns);
+        const Entered entered(*tier);
+        const std::vector<std::byte> all = row_major(x, source_type);
+        tier->quantize({source_type, all.data(), columns, 2, 20, whole.args(nullptr)});
+        for (std::int64_t first = 0; first < columns; first += whole.chunk_columns()) {
+          Matrix part(x.rows, std::min(whole.chunk_columns(), columns - first));
+          for (std::int64_t row = 0; row < x.rows; ++row) {
+            for (std::int64_t i = 0; i < part.columns; ++i) part(row, i) = x(row, first + i);
+          }
+          const std::vector<std::byte> source = row_major(part, source_type);
+          tier->quantize({source_type, source.data(), part.columns, 2, 20, parts.args(nullptr), first});
+        }
+        parts.check_rest(2, 20);
+        for (std::int64_t row = 2; row < 20; ++row) {
+          for (std::int64_t i = 0; i < parts.tiles * 64; ++i) {
+            CHECK(parts.level(row, i) == whole.level(row, i));
+            if (i >= columns) continue;
+            CHECK(parts.scale(row, i).scale == whole.scale(row, i).scale);
+            CHECK(parts.scale(row, i).offset == whole.scale(row, i).offset);
+          }
+        }
+      }
+    }
+  }
+}
+
 TEST(quantize_with_a_static_range_clamps) {
   Random random(6);
   const double range[] = {-0.75, 1.5};

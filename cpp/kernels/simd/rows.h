@@ -78,17 +78,16 @@ BERT_OP_INLINE void quantize_chunk(Source source, std::byte* to, const std::byte
   }
 }
 
-// A scale and an offset for each chunk of a row, of which bounds(begin, end) tells the bounds. A chunk with NaN or infinity in
-// it gets a NaN scale, so that the result shows it.
+// Columns [first, last) of a row, which stand at `from` as if the row were whole: a scale and an offset for each chunk, of
+// which bounds(begin, end) tells the bounds. A chunk with NaN or infinity in it gets a NaN scale, so that the result shows it.
 template <class Source, class BoundsOf>
-BERT_OP_INLINE void quantize_row(const std::byte* from, std::int64_t columns, std::int64_t row,
+BERT_OP_INLINE void quantize_row(const std::byte* from, std::int64_t first, std::int64_t last, std::int64_t row,
                                  const PackedRows& packed, BoundsOf bounds) {
   const std::int64_t chunk_columns = chunk_tiles(ElementType::u8, packed.tile_count) * kTileRowBytes;
   const std::int64_t chunks = chunk_count(ElementType::u8, packed.tile_count);
   std::byte* to = tile_row(packed, row);
-  for (std::int64_t chunk = 0; chunk < chunks; ++chunk) {
-    const std::int64_t begin = chunk * chunk_columns;
-    const std::int64_t end = begin + chunk_columns < columns ? begin + chunk_columns : columns;
+  for (std::int64_t begin = first; begin < last; begin += chunk_columns) {
+    const std::int64_t end = begin + chunk_columns < last ? begin + chunk_columns : last;
     const Bounds own = bounds(begin, end);
     const bool fixed = packed.static_range != nullptr;
     const float low = fixed ? packed.static_range[0] : own.low, high = fixed ? packed.static_range[1] : own.high;
@@ -99,9 +98,9 @@ BERT_OP_INLINE void quantize_row(const std::byte* from, std::int64_t columns, st
     } else {
       quantize_chunk<false>(Source{}, to, from, begin, end, low, inverse);
     }
-    packed.row_scale[row * chunks + chunk] = {scale + (own.low - own.low) + (own.high - own.high), low};
+    packed.row_scale[row * chunks + begin / chunk_columns] = {scale + (own.low - own.low) + (own.high - own.high), low};
   }
-  for (std::int64_t i = columns; i < packed.tile_count * kTileRowBytes; i += kLanes) {
+  for (std::int64_t i = last; i < round_up(last, kTileRowBytes); i += kLanes) {
     store_u8((std::uint8_t*)to + i / kTileRowBytes * kTileBytes + i % kTileRowBytes, set_int(0));
   }
 }
@@ -113,7 +112,7 @@ BERT_OP_INLINE void pack_row(const float* x, std::int64_t columns, std::int64_t 
   if (packed.type == ElementType::u8) {
     const auto bounds = [&](std::int64_t begin, std::int64_t end)
                             __attribute__((always_inline)) { return bounds_over(begin, end, value); };
-    return quantize_row<F32>((const std::byte*)x, columns, row, packed, bounds);
+    return quantize_row<F32>((const std::byte*)x, 0, columns, row, packed, bounds);
   }
   std::byte* to = tile_row(packed, row);
   if (packed.type == ElementType::bf16) {
@@ -175,12 +174,13 @@ void layer_norm(const LayerNormArgs& args) {
 
 template <class Source>
 void quantize_rows(const QuantizeArgs& args) {
-  const std::int64_t row_bytes = args.columns * element_bytes(Source::type);
+  constexpr std::int64_t kBytes = element_bytes(Source::type);
+  const std::int64_t first = args.column_begin, last = first + args.columns;
   for (std::int64_t row = args.row_begin; row < args.row_end; ++row) {
-    const std::byte* from = args.source + row * row_bytes;
+    const std::byte* from = args.source + (row * args.columns - first) * kBytes;
     const auto bounds = [from](std::int64_t begin, std::int64_t end)
                             __attribute__((always_inline)) { return bounds_of(Source{}, from, begin, end); };
-    quantize_row<Source>(from, args.columns, row, args.packed, bounds);
+    quantize_row<Source>(from, first, last, row, args.packed, bounds);
   }
 }
 
