@@ -107,8 +107,8 @@ def test_missing_installation_names_both_remedies(monkeypatch: pytest.MonkeyPatc
 
 def test_tier_that_is_unknown_or_lacking_is_refused() -> None:
     lacking = [tier for tier in _library.TIERS if tier not in bert_op.explain()["isa_available"]]
-    for tier in ["sse9", *lacking[:1]]:
-        (problem,) = import_errors("BERT_OP_MAX_ISA", [tier])
+    tiers = ["sse9", *lacking[:1]]
+    for tier, problem in zip(tiers, import_errors("BERT_OP_MAX_ISA", tiers), strict=True):
         assert f"BERT_OP_MAX_ISA='{tier}' cannot be used on this machine" in problem
         assert "Unset it" in problem
         assert "portable, avx2, avx512, avx512_vnni, amx" in problem

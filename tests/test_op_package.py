@@ -53,26 +53,20 @@ def test_import_leaves_similar_families_alone() -> None:
         assert not any(isinstance(module, bert_op.BertEncoderOp) for module in model.modules())
 
 
-def test_import_imports_neither_hydra_nor_mlflow() -> None:
-    output = run_python(
-        "import sys, bert_op, transformers.models.bert.modeling_bert\n"
-        "print({'hydra', 'omegaconf', 'mlflow', 'harness'} & {name.split('.')[0] for name in sys.modules})"
-    )
-    assert output.strip() == "set()"
-
-
-def test_import_waits_for_hugging_faces_module_instead_of_importing_it() -> None:
+def test_import_waits_for_hugging_faces_module_and_imports_neither_hydra_nor_mlflow() -> None:
     output = run_python(
         "import sys, bert_op\n"
         "print('transformers.models.bert.modeling_bert' in sys.modules)\n"
         "from transformers.models.bert import modeling_bert\n"
         "print(modeling_bert.BertEncoder is bert_op.BertEncoderOp)\n"
-        "print(modeling_bert.BertLayer.__module__, type(modeling_bert.__spec__.loader).__name__)"
+        "print(modeling_bert.BertLayer.__module__, type(modeling_bert.__spec__.loader).__name__)\n"
+        "print({'hydra', 'omegaconf', 'mlflow', 'harness'} & {name.split('.')[0] for name in sys.modules})"
     )
     assert output.splitlines() == [
         "False",
         "True",
         "transformers.models.bert.modeling_bert SourceFileLoader",
+        "set()",
     ]
 
 

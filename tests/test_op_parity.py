@@ -59,12 +59,18 @@ def cases() -> list[Case]:
     return made
 
 
+@pytest.fixture(scope="module")
+def saved(cases: list[Case], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("parity") / "cases.pt"
+    torch.save(cases, path)
+    return path
+
+
 @pytest.mark.parametrize("tier", TIERS)
-def test_tier_on_random_weights(tier: str, cases: list[Case], tmp_path: Path) -> None:
-    torch.save(cases, tmp_path / "cases.pt")
+def test_tier_on_random_weights(tier: str, cases: list[Case], saved: Path, tmp_path: Path) -> None:
     program = [sys.executable, str(Path(__file__).parent / "op_parity.py")]
     result = subprocess.run(
-        [*program, str(tmp_path / "cases.pt"), str(tmp_path / "errors.json")],
+        [*program, str(saved), str(tmp_path / "errors.json")],
         env={**os.environ, "BERT_OP_MAX_ISA": tier},
         capture_output=True,
         text=True,
