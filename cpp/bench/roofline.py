@@ -62,7 +62,9 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--model", choices=sorted(SIZES), default="bert-base")
-    parser.add_argument("--precisions", nargs="+", choices=sorted(PEAK_OF), default=["bf16", "bf16_qint8"])
+    parser.add_argument(
+        "--precisions", nargs="+", choices=sorted(PEAK_OF), default=["fp32", "bf16", "bf16_qint8"]
+    )
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--seconds", type=float, default=2.0, help="for each point")
     parser.add_argument("--output", type=Path, default=Path("roofline.png"))
@@ -98,6 +100,10 @@ def main() -> None:
         f"{options.model}, {options.threads} threads, tier {_native.active_isa()}, {bandwidth / 1e9:.0f} GB/s"
     )
     axes.set_xticks(tokens, [str(count) for count in tokens])
+    low, high = axes.get_ylim()
+    steps = [step * 10.0**power for power in range(-3, 3) for step in (1, 2, 5)]
+    rates_shown = [step for step in steps if low <= step <= high]
+    axes.set_yticks(rates_shown, [f"{rate:g}" for rate in rates_shown])
     axes.minorticks_off()
     axes.grid(True, which="major", alpha=0.3)
     axes.legend()

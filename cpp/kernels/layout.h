@@ -39,12 +39,15 @@ static constexpr std::int64_t k_tiles(ElementType type, std::int64_t k) {
   return ceil_div(k, elements_per_tile_row(type));
 }
 
-// K is worked off in chunks, so that a panel's chunk, a block of rows and their sums stay in L1 (bf16: 16, 16 and 8 KiB of
-// the 48 of a CPU with AMX), and fp32 sums stay short. For u8 a chunk is also what one scale of a row covers: K up to 768
-// takes one, wider inputs several (that of the last linear has outlier channels).
+// The length of parts of `tiles` that are as equal as can be, none longer than `longest`.
+static constexpr std::int64_t even_part(std::int64_t tiles, std::int64_t longest) {
+  return ceil_div(tiles, ceil_div(tiles, longest));
+}
+
+// K is worked off in chunks, so that a panel's chunk stays in L1 and fp32 sums stay short. For u8 a chunk is also what one
+// scale of a row covers: K up to 768 takes one, wider inputs several (that of the last linear has outlier channels).
 static constexpr std::int64_t chunk_tiles(ElementType type, std::int64_t tiles) {
-  const std::int64_t wanted = type == ElementType::u8 && tiles <= 12 ? 12 : 8;
-  return ceil_div(tiles, ceil_div(tiles, wanted));
+  return even_part(tiles, type == ElementType::f32 ? 8 : type == ElementType::bf16 || tiles <= 12 ? 12 : 8);
 }
 
 static constexpr std::int64_t chunk_count(ElementType type, std::int64_t tiles) {

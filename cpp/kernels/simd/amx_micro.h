@@ -37,6 +37,7 @@ template <class T>
 struct TileMicro {
   using Acc = Accumulator<T>;
   static constexpr int kRows = 32;
+  static constexpr std::int64_t kLongestChunk = 8;  // weights and rows 16 KiB each, their sums 8, of 48 KiB of L1
   static constexpr bool kFinishBetween = true;
 
   static constexpr std::int64_t calls_per_tile(std::int64_t rows) { return rows > 0 ? 1 : 0; }

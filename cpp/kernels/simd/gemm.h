@@ -164,8 +164,9 @@ void gemm_blocks(const GemmArgs& g) {
   using M = Micro<T>;
   constexpr int kRows = M::kRows;
   alignas(64) Accumulator<T> sums[2][kRows * kPanelColumns];
-  const std::int64_t chunk_length = chunk_tiles(T::type, g.tiles);
-  const std::int64_t chunks = chunk_count(T::type, g.tiles);
+  constexpr bool kScaled = T::type == ElementType::u8;  // then the chunks are those of the scales
+  const std::int64_t chunk_length = kScaled ? chunk_tiles(T::type, g.tiles) : even_part(g.tiles, M::kLongestChunk);
+  const std::int64_t chunks = ceil_div(g.tiles, chunk_length);
   Finish<T, A, Out, AddTo> before;
   int turn = 0;
   const auto work_off = [&](std::int64_t row_begin, std::int64_t row_end, std::int64_t panel, std::int64_t chunk) {

@@ -5,7 +5,8 @@
 // a: tile-packed rows, 16 rows a block, blocks `block_stride` bytes apart; b: a panel; c: [kRows][c_stride] sums, fp32 or
 // int32. Rows beyond `rows` may be left out. `between` is called at least calls_per_tile(rows) times for each k tile, so that
 // what it does runs beside the products. kFinishBetween: whether that pays for work on vectors, too; where the products are
-// themselves on the vector units, it would only take registers from them.
+// themselves on the vector units, it would only take registers from them. kLongestChunk: k tiles of a chunk at most, where
+// no scale decides.
 
 namespace {
 
@@ -99,6 +100,7 @@ template <class T>
 struct VectorMicro {
   using Acc = Accumulator<T>;
   static constexpr int kRows = 16;
+  static constexpr std::int64_t kLongestChunk = T::type == ElementType::f32 ? 8 : 12;
   static constexpr bool kFinishBetween = false;
 
   static constexpr std::int64_t calls_per_tile(std::int64_t rows) {
