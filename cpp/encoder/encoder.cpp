@@ -48,9 +48,10 @@ Operand take_operand(Pieces& pieces, const ModelShape& shape, std::int64_t rows,
   if (type == ElementType::u8) {
     const std::int64_t chunks = chunk_count(type, tiles);
     operand.row_scale = reinterpret_cast<RowScale*>(pieces.take(rows * chunks * 8));
-    const std::int64_t whole_chunks =
-        chunks * chunk_tiles(type, tiles) * kTileRowBytes;  // one for each of a team at most
-    if (from_floats) operand.float_rows = pieces.take(rows * whole_chunks * element_bytes(float_type(shape.precision)));
+    // Whole chunks, since each of a team may have one of its own.
+    const std::int64_t chunk_columns = chunks * chunk_tiles(type, tiles) * kTileRowBytes;
+    if (from_floats)
+      operand.float_rows = pieces.take(rows * chunk_columns * element_bytes(float_type(shape.precision)));
   }
   return operand;
 }

@@ -151,9 +151,8 @@ BERT_OP_INLINE float softmax_row(float* scores, const float* mask, const Attenti
     const bool none = top == -__builtin_inff();
     const float shift = none ? 0.0f : top;
     for (std::int64_t i = 0; i < padded; i += kLanes) {
-      const Vec x = load(scores + i) - shift;
-      put(i,
-          kFast ? exp2_fast(x * kLog2E) : exp_accurate(x));  // multiplied before, a mask of the lowest float overflows
+      const Vec x = load(scores + i) - shift;  // log2(e) comes last: before, a mask of the lowest float would overflow
+      put(i, kFast ? exp2_fast(x * kLog2E) : exp_accurate(x));
     }
     if (none) return 0.0f;  // all weights are 0, or NaN where a score is
   }
