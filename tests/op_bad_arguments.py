@@ -249,10 +249,10 @@ BINDINGS: dict[str, Callable[[], Any]] = {
     "layer_norm other gamma": layer_norm(zeros(3, 32), zeros(31), zeros(32)),
     "layer_norm eps NaN": layer_norm(zeros(3, 32), zeros(32), zeros(32), NAN),
     "layer_norm eps negative": layer_norm(zeros(3, 32), zeros(32), zeros(32), -1.0),
-    "measure_peak NaN": lambda: KERNELS.measure_peak("f32", NAN),
-    "measure_peak for ever": lambda: KERNELS.measure_peak("f32", INF),
-    "measure_peak negative": lambda: KERNELS.measure_peak("f32", -1.0),
-    "measure_peak type unknown": lambda: KERNELS.measure_peak("f64"),
+    "measure_peak NaN": lambda: OPS.measure_peak("f32", NAN),
+    "measure_peak for ever": lambda: OPS.measure_peak("f32", INF),
+    "measure_peak negative": lambda: OPS.measure_peak("f32", -1.0),
+    "measure_peak type unknown": lambda: OPS.measure_peak("f64"),
 }
 
 

@@ -114,11 +114,26 @@ def test_tier_that_is_unknown_or_lacking_is_refused() -> None:
         assert "portable, avx2, avx512, avx512_vnni, amx" in problem
 
 
-def test_library_of_another_torch_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_library.torch, "__version__", "1.13.1+cpu")
-    _library.build_info.cache_clear()
-    try:
-        with pytest.raises(LibraryError, match=r"built against torch 2\..*, but torch 1\.13\.1"):
-            _library.build_info()
-    finally:
-        _library.build_info.cache_clear()
+@pytest.mark.parametrize("version", ["1.13.1+cpu", "2.10.2"])
+def test_a_torch_that_is_too_old_is_refused(monkeypatch: pytest.MonkeyPatch, version: str) -> None:
+    monkeypatch.setattr(_library.torch, "__version__", version)
+    with pytest.raises(
+        LibraryError, match=r"needs torch 2\.11 or newer, but torch .* pip install 'torch>=2\.11'"
+    ):
+        _library.load()
+
+
+@pytest.mark.parametrize("version", ["2.11.0a0+git1", "2.14.1+cu130", "3.0.0"])
+def test_a_newer_torch_than_that_of_the_build_is_fine(monkeypatch: pytest.MonkeyPatch, version: str) -> None:
+    monkeypatch.setattr(_library.torch, "__version__", version)
+    _library.load()
+
+
+@pytest.mark.skipif(not shutil.which("nm"), reason="needs nm of binutils")
+def test_library_asks_for_torchs_stable_interface_alone() -> None:
+    names = subprocess.run(
+        ["nm", "-DC", str(_library.library_path())], capture_output=True, text=True, check=True
+    ).stdout
+    asked = [line.split(None, 1)[-1] for line in names.splitlines()]
+    assert not [name for name in asked if "at::" in name or "c10::" in name or "Py" in name or "omp_" in name]
+    assert any("torch_call_dispatcher" in name for name in asked)

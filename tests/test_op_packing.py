@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 import torch
 from bert_op._families import FAMILIES
-from bert_op._packing import OriginalPath, Sources, pack, read_sources
+from bert_op._packing import OriginalPath, Sources, join, pack, read_sources
 from bert_op._policy import PRECISIONS, Policy
 from op_models import hugging_face, random_model, tiny_config
 from torch import nn
@@ -107,3 +107,30 @@ def test_layers_that_the_operator_does_not_cover(change: Any, reason: str) -> No
     change(encoder)
     with pytest.raises(OriginalPath, match=reason):
         read_sources(encoder, BERT)
+
+
+def test_joined_runs_give_the_same_bits_as_a_list_of_them() -> None:
+    _, sources = encoder_and_sources()
+    runs = pack(sources, Policy("bf16_qint8", keep_layers=(1,)))
+    assert len(runs) == 2
+    hidden_states = torch.randn(2, 5, 64)
+    listed = torch.ops.bert_op.encoder(hidden_states, None, list(runs))
+    joined = torch.ops.bert_op.encoder.joined(hidden_states, None, join(runs))
+    assert torch.equal(listed, joined)
+    assert join(runs[:1]) is runs[0]
+    with pytest.raises(RuntimeError, match="bytes where its head asks for"):
+        torch.ops.bert_op.encoder(hidden_states, None, [join(runs)])
+    with pytest.raises(RuntimeError, match="too short"):
+        torch.ops.bert_op.encoder.joined(hidden_states, None, join((*runs, runs[0][:100])))
+
+
+@pytest.mark.parametrize("shape", [(2, 1, 5, 1), (1, 1, 1, 5), (2, 2, 1, 5), (2, 1, 1, 1), (1, 5)])
+def test_masks_are_broadcast(shape: tuple[int, ...]) -> None:
+    _, sources = encoder_and_sources()
+    (arena,) = pack(sources, Policy("fp32"))
+    hidden_states = torch.randn(2, 5, 64)
+    generator = torch.Generator().manual_seed(1)
+    mask = torch.rand(shape, generator=generator) if len(shape) == 4 else torch.ones(shape)
+    whole = mask.expand(2, 2, 5, 5).contiguous() if len(shape) == 4 else mask.expand(2, 5).contiguous()
+    found, expected = (torch.ops.bert_op.encoder(hidden_states, each, [arena]) for each in (mask, whole))
+    assert torch.equal(found, expected)

@@ -17,7 +17,7 @@ from collections.abc import Callable
 
 import bert_op
 import torch
-from bert_op import _native
+from bert_op._library import build_info
 from transformers import BertConfig, BertModel
 
 SIZES = {
@@ -103,12 +103,12 @@ def main() -> None:
             for name, model in models.items()
         }
         samples = interleave(calls, options.seconds, options.rounds)
-    peaks = {kind: _native.measure_peak(kind) * options.threads for kind in ("f32", "bf16", "u8")}
+    peaks = {kind: torch.ops.bert_op.measure_peak(kind) * options.threads for kind in ("f32", "bf16", "u8")}
 
     medians = {name: statistics.median(values) for name, values in samples.items()}
     print(
         f"{options.model}, batch {options.batch}, seq_len {options.seq_len}, {options.threads} threads, "
-        f"tier {_native.active_isa()}, {len(samples['hf bf16'])} rounds"
+        f"tier {build_info()['isa']}, {len(samples['hf bf16'])} rounds"
     )
     print(
         "peak on registers, all threads: "

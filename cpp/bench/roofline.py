@@ -20,7 +20,7 @@ from pathlib import Path
 import bert_op
 import matplotlib
 import torch
-from bert_op import _native
+from bert_op._library import build_info
 from encoder_bench import PEAK_OF, SIZES, flop_count
 from transformers import BertConfig, BertModel
 
@@ -75,12 +75,12 @@ def main() -> None:
     original = bert_op.restore(BertModel(config, add_pooling_layer=False).eval())
     tokens = [batch * seq_len for batch, seq_len in SHAPES]
     figure, axes = plt.subplots(figsize=(8, 5))
-    print(f"tier {_native.active_isa()}, {options.threads} threads, {bandwidth / 1e9:.1f} GB/s")
+    print(f"tier {build_info()['isa']}, {options.threads} threads, {bandwidth / 1e9:.1f} GB/s")
     print(f"{'precision':<12}{'tokens':>7}{'ms':>9}{'T/s':>8}{'roof':>8}{'of roof':>9}")
     for index, precision in enumerate(options.precisions):
         model = bert_op.optimize(copy.deepcopy(original), precision=precision, skip_padding=False)
         weight_bytes = bert_op.explain(model)["packed_bytes"]
-        peak = _native.measure_peak(PEAK_OF[precision]) * options.threads
+        peak = torch.ops.bert_op.measure_peak(PEAK_OF[precision]) * options.threads
         rates, roofs = [], []
         for batch, seq_len in SHAPES:
             flops = flop_count(config, batch, seq_len)
@@ -97,7 +97,7 @@ def main() -> None:
     axes.set_xlabel("tokens per call")
     axes.set_ylabel("10^12 operations per second")
     axes.set_title(
-        f"{options.model}, {options.threads} threads, tier {_native.active_isa()}, {bandwidth / 1e9:.0f} GB/s"
+        f"{options.model}, {options.threads} threads, tier {build_info()['isa']}, {bandwidth / 1e9:.0f} GB/s"
     )
     axes.set_xticks(tokens, [str(count) for count in tokens])
     low, high = axes.get_ylim()

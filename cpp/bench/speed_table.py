@@ -23,7 +23,7 @@ from pathlib import Path
 
 import bert_op
 import torch
-from bert_op import _native
+from bert_op._library import build_info
 from encoder_bench import PEAK_OF, SIZES, flop_count, interleave
 from tokenizers import Tokenizer
 from transformers import BertConfig, BertModel
@@ -138,7 +138,7 @@ def main() -> None:
     options = parser.parse_args()
 
     torch.set_num_threads(options.threads)
-    print(f"tier {_native.active_isa()}, {options.threads} threads, torch {torch.__version__}")
+    print(f"tier {build_info()['isa']}, {options.threads} threads, torch {torch.__version__}")
     print(
         f"{'workload':<36}{'precision':<12}{'seq/s':>8}{'reference':>11}{'ratio':>8}{'on AMX':>8}"
         f"{'T/s':>7}{'peak':>7}{'of peak':>9}"
@@ -164,7 +164,7 @@ def main() -> None:
             if not workload.text:  # with padding skipped, the operations done are not those of the shape
                 config = BertConfig(**SIZES[workload.model])
                 rate = flop_count(config, workload.batch, workload.seq_len) / seconds
-                peak = _native.measure_peak(PEAK_OF[precision]) * options.threads
+                peak = torch.ops.bert_op.measure_peak(PEAK_OF[precision]) * options.threads
                 line += f"{rate / 1e12:>7.2f}{peak / 1e12:>7.2f}{rate / peak:>9.1%}"
             print(line, flush=True)
         gc.collect()

@@ -1,5 +1,7 @@
 #include "bindings/info.h"
 
+#include <cstdio>
+
 #include "build_info.h"
 #include "kernels/isa.h"
 
@@ -13,6 +15,23 @@ std::string build_info_json(const std::string& extra) {
          "\", \"isa\": \"" + isa_name(active_isa()) + "\", \"isa_detected\": \"" + isa_name(detected_isa()) +
          "\", \"isa_available\": [" + tiers + "], \"avx512_bf16\": " + (has_avx512_bf16() ? "true" : "false") +
          (extra.empty() ? "" : ", " + extra) + "}";
+}
+
+std::string packed_json(const ModelShape& shape, std::int64_t bytes) {
+  const auto field = [](const char* name, const std::string& value) {
+    return std::string("\"").append(name).append("\": ").append(value);
+  };
+  const auto text = [](const char* value) { return std::string("\"").append(value).append("\""); };
+  char eps[32];
+  std::snprintf(eps, sizeof eps, "%.9g", static_cast<double>(shape.layer_norm_eps));
+  return "{" + field("precision", text(precision_name(shape.precision))) + ", " +
+         field("num_layers", std::to_string(shape.num_layers)) + ", " +
+         field("hidden_size", std::to_string(shape.hidden_size)) + ", " +
+         field("num_heads", std::to_string(shape.num_heads)) + ", " +
+         field("intermediate_size", std::to_string(shape.intermediate_size)) + ", " +
+         field("hidden_act", text(activation_name(shape.activation))) + ", " + field("layer_norm_eps", eps) + ", " +
+         field("static_quantization", shape.static_quantization ? "true" : "false") + ", " +
+         field("bytes", std::to_string(bytes)) + "}";
 }
 
 }  // namespace bert_op

@@ -1,17 +1,15 @@
-// bert_op._native: the CPU's tier, build information, and the kernels on NumPy arrays. Knows no torch.
+// bert_op._native: the kernels on NumPy arrays, for tests and micro-benchmarks. Knows no torch; no user needs it.
 #include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
 #include <algorithm>
-#include <chrono>
 #include <cmath>
 #include <cstring>
 #include <optional>
 #include <string>
 #include <vector>
 
-#include "bindings/info.h"
 #include "encoder/arena.h"
 #include "encoder/pack.h"
 #include "encoder/shape.h"
@@ -24,13 +22,6 @@ namespace {
 
 using namespace bert_op;
 using Floats = py::array_t<float, py::array::c_style | py::array::forcecast>;
-
-ElementType parse_type(const std::string& name) {
-  if (name == "f32") return ElementType::f32;
-  if (name == "bf16") return ElementType::bf16;
-  if (name == "u8") return ElementType::u8;
-  throw std::invalid_argument("element type '" + name + "' is unknown: choose f32, bf16 or u8");
-}
 
 const Kernels& kernels_of(const std::optional<std::string>& isa) {
   return kernels(isa.has_value() ? parse_isa(*isa) : active_isa());
@@ -82,7 +73,7 @@ Floats gemm(const Floats& a, const Floats& weight, const Floats& bias, const std
   require(is_matrix(weight, n, k) && is_vector(bias, n) && n % kPanelColumns == 0,
           "weight must be (n, k) with the k of a, and bias (n), with n a multiple of 32");
   const Kernels& tier = kernels_of(isa);
-  const ElementType type = parse_type(type_name), out_type = parse_type(out_type_name);
+  const ElementType type = parse_element_type(type_name), out_type = parse_element_type(out_type_name);
   const Activation applied = activation == "none" ? Activation::none : parse_activation(activation);
   require(out_type != ElementType::u8, "out_type must be f32 or bf16");
   // Packing rounds and quantizes, which NaN and infinity would not survive.
@@ -153,7 +144,7 @@ Floats attention(const Floats& q, const Floats& k, const Floats& v, const std::o
                  const std::string& type_name, const std::optional<std::string>& isa) {
   require_matrix(q, "q must be (seq_len, head_size), not empty, with head_size a multiple of 32");
   const std::int64_t seq_len = q.shape(0), head_size = q.shape(1);
-  const ElementType type = parse_type(type_name);
+  const ElementType type = parse_element_type(type_name);
   require(type != ElementType::u8, "type must be f32 or bf16");
   require(is_matrix(k, seq_len, head_size) && is_matrix(v, seq_len, head_size), "q, k and v must have the same shape");
   require(!mask || is_vector(*mask, seq_len) || is_matrix(*mask, seq_len, seq_len),
@@ -210,34 +201,10 @@ Floats layer_norm(const Floats& x, const Floats& gamma, const Floats& beta, floa
   return result;
 }
 
-// Operations per second of the tier's densest multiply-add on registers, over about `seconds`.
-double measure_peak(const std::string& type_name, double seconds, const std::optional<std::string>& isa) {
-  require(seconds >= 0.0 && seconds <= 60.0, "seconds must be from 0 to 60");
-  const Kernels& tier = kernels_of(isa);
-  const ElementType type = parse_type(type_name);
-  using Clock = std::chrono::steady_clock;
-  double best = 0.0;
-  std::int64_t rounds = 1000;
-  const auto start = Clock::now();
-  do {
-    const auto begin = Clock::now();
-    const auto operations = static_cast<double>(tier.peak(type, rounds));
-    const double took = std::chrono::duration<double>(Clock::now() - begin).count();
-    if (took < 0.005)
-      rounds *= 4;
-    else
-      best = std::max(best, operations / took);
-  } while (std::chrono::duration<double>(Clock::now() - start).count() < seconds || best == 0.0);
-  return best;
-}
-
 }  // namespace
 
 PYBIND11_MODULE(_native, m) {
-  m.doc() = "The native op's tier, build information and kernels on NumPy arrays.";
-  m.def("build_info", [] { return bert_op::build_info_json(""); }, "Build information as JSON.");
-  m.def(
-      "active_isa", [] { return std::string(isa_name(active_isa())); }, "The tier in use, capped by BERT_OP_MAX_ISA.");
+  m.doc() = "The kernels of every tier on NumPy arrays.";
   m.def(
       "available_isas",
       [] {
@@ -255,7 +222,4 @@ PYBIND11_MODULE(_native, m) {
         "softmax(q @ k.T * scale + mask) @ v of one head; q, k, v (seq_len, head_size).");
   m.def("layer_norm", &layer_norm, py::arg("x"), py::arg("gamma"), py::arg("beta"), py::arg("eps"),
         py::arg("isa") = py::none(), "LayerNorm over the last dimension of x (rows, n).");
-  m.def("measure_peak", &measure_peak, py::arg("type"), py::arg("seconds") = 0.2, py::arg("isa") = py::none(),
-        py::call_guard<py::gil_scoped_release>(),
-        "Operations per second that one thread reaches on registers: the roof that a kernel's rate is held against.");
 }

@@ -1,21 +1,26 @@
-// The operators torch.ops.bert_op.*: functional, on plain tensors. The only file that knows torch.
-#include <ATen/ATen.h>
-#include <ATen/Parallel.h>
-#include <pthread.h>
-#include <torch/csrc/autograd/autograd_not_implemented_fallback.h>
-#include <torch/library.h>
+// The operators torch.ops.bert_op.*: functional, on plain tensors. On torch's stable C++ interface, so that one library fits
+// every torch from 2.11 on, in any Python. What that interface lacks is in op/bert_op/_operators.py: the fake kernel of
+// `encoder`, what a backward pass through it meets, and what a forked child has to know.
+#include <torch/csrc/stable/library.h>
+#include <torch/csrc/stable/ops.h>
+#include <torch/csrc/stable/tensor.h>
+#include <torch/headeronly/core/ScalarType.h>
 
+#include <algorithm>
 #include <atomic>
 #include <chrono>
 #include <cmath>
 #include <cstring>
-#include <future>
-#include <limits>
+#include <exception>
 #include <optional>
+#include <thread>
 #include <utility>
 
+#include "bindings/attention_mask.h"
 #include "bindings/info.h"
+#include "bindings/peak.h"
 #include "bindings/recording.h"
+#include "bindings/tensor_view.h"
 #include "encoder/arena.h"
 #include "encoder/encoder.h"
 #include "encoder/pack.h"
@@ -25,6 +30,11 @@
 namespace {
 
 using namespace bert_op;
+using torch::headeronly::ScalarType;
+using torch::stable::Tensor;
+using Sizes = torch::headeronly::IntHeaderOnlyArrayRef;
+using Tensors = std::vector<Tensor>;
+using Factors = std::vector<double>;
 
 constexpr int64_t kTensorsPerLayer = 16;
 constexpr int64_t kFactorsPerLayer = 8;
@@ -45,48 +55,112 @@ constexpr const char* kTensorNames[kTensorsPerLayer] = {"attention.self.query.we
                                                         "output.LayerNorm.weight",
                                                         "output.LayerNorm.bias"};
 
-// The core throws standard exceptions; users see a RuntimeError of one line.
+// The core throws standard exceptions; users see a RuntimeError of one line that says where it comes from.
 template <class Function>
-auto with_torch_errors(Function&& function) -> decltype(function()) {
+auto with_one_error(Function&& function) -> decltype(function()) {
   try {
     return function();
-  } catch (const c10::Error&) {
-    throw;
   } catch (const std::bad_alloc&) {
-    TORCH_CHECK(false, "bert_op: out of memory");
+    fail("bert_op: out of memory");
   } catch (const std::exception& error) {
-    TORCH_CHECK(false, "bert_op: ", error.what());
+    const std::string told = error.what();
+    if (told.rfind("bert_op", 0) == 0) throw;
+    fail("bert_op: ", told);
   }
 }
 
-std::string shape_text(at::IntArrayRef sizes) {
-  std::string text = "(";
-  for (std::size_t i = 0; i < sizes.size(); ++i) text += (i == 0 ? "" : ", ") + std::to_string(sizes[i]);
-  return text + ")";
+int torch_threads() { return static_cast<int>(torch::stable::get_num_threads()); }
+
+// ---- tensors ---------------------------------------------------------------------------------------------------------
+
+std::string shape_text(const Tensor& tensor) {
+  return bert_op::shape_text(std::vector<int64_t>(tensor.sizes().begin(), tensor.sizes().end()));
 }
 
-// Tensors that claim to be on the CPU may still have no memory: fake tensors and those of zeros that are never written.
-const void* data_of(const at::Tensor& tensor, const char* name) {
-  const void* data = tensor.const_data_ptr();
-  TORCH_CHECK(data != nullptr || tensor.numel() == 0, "bert_op: ", name,
-              " has no data: it is a fake tensor, or one of zeros without memory");
+const char* dtype_name(const Tensor& tensor) { return torch::headeronly::toString(tensor.scalar_type()); }
+
+Dtype dtype_of(const Tensor& tensor) {
+  switch (tensor.scalar_type()) {
+    case ScalarType::Bool: return Dtype::boolean;
+    case ScalarType::Byte: return Dtype::u8;
+    case ScalarType::Char: return Dtype::i8;
+    case ScalarType::Short: return Dtype::i16;
+    case ScalarType::Int: return Dtype::i32;
+    case ScalarType::Long: return Dtype::i64;
+    case ScalarType::Half: return Dtype::f16;
+    case ScalarType::BFloat16: return Dtype::bf16;
+    case ScalarType::Float: return Dtype::f32;
+    case ScalarType::Double: return Dtype::f64;
+    default: return Dtype::other;
+  }
+}
+
+const char* device_name(const Tensor& tensor) {
+  int32_t type = -1;
+  TORCH_ERROR_CODE_CHECK(aoti_torch_get_device_type(tensor.get(), &type));
+  if (type == aoti_torch_device_type_cpu()) return "cpu";
+  if (type == aoti_torch_device_type_meta()) return "meta";
+  if (type == aoti_torch_device_type_cuda()) return "cuda";
+  if (type == aoti_torch_device_type_xpu()) return "xpu";
+  return "another device";
+}
+
+// Tensors that claim to be on the CPU may still have no memory: fake tensors, those of zeros that are never written, and
+// those of other layouts.
+const void* data_of(const Tensor& tensor, const char* name) {
+  int32_t layout = -1;
+  TORCH_ERROR_CODE_CHECK(aoti_torch_get_layout(tensor.get(), &layout));
+  const void* data = nullptr;
+  const bool given =
+      layout == aoti_torch_layout_strided() && torch_get_const_data_ptr(tensor.get(), &data) == TORCH_SUCCESS;
+  require(given && (data != nullptr || tensor.numel() == 0), "bert_op: ", name,
+          " has no data: it is a fake tensor, one of zeros without memory, or not strided");
   return data;
 }
+
+TensorView view_of(const Tensor& tensor, const char* name) {
+  const Sizes sizes = tensor.sizes(), strides = tensor.strides();
+  return {data_of(tensor, name),
+          {sizes.begin(), sizes.end()},
+          {strides.begin(), strides.end()},
+          dtype_of(tensor),
+          dtype_name(tensor)};
+}
+
+// A dense CPU tensor for the encoder to write to.
+Tensor empty_tensor(Sizes sizes, ScalarType type) {
+  std::vector<int64_t> strides(sizes.size());
+  int64_t stride = 1;
+  for (std::size_t dim = sizes.size(); dim-- > 0;) {
+    strides[dim] = stride;
+    stride *= std::max<int64_t>(sizes[dim], 1);
+  }
+  const auto code = torch::stable::detail::to<int32_t>(torch::stable::detail::from(type));
+  AtenTensorHandle made = nullptr;
+  TORCH_ERROR_CODE_CHECK(aoti_torch_empty_strided(static_cast<int64_t>(sizes.size()), sizes.data(), strides.data(),
+                                                  code, aoti_torch_device_type_cpu(), 0, &made));
+  return Tensor(made);
+}
+
+// The tensor itself if it is of this type already.
+Tensor to_type(const Tensor& tensor, ScalarType type) {
+  return tensor.scalar_type() == type ? tensor : torch::stable::to(tensor, type);
+}
+
+// ---- prepack ---------------------------------------------------------------------------------------------------------
 
 std::string tensor_name(int64_t layer, int64_t index) {
   return "layer." + std::to_string(layer) + "." + kTensorNames[index];
 }
 
-// ---- prepack ---------------------------------------------------------------------------------------------------------
-
-ModelShape shape_of(at::TensorList weights, int64_t num_heads, c10::string_view hidden_act, double layer_norm_eps,
-                    c10::string_view precision, at::ArrayRef<double> factors) {
+ModelShape shape_of(const Tensors& weights, int64_t num_heads, const std::string& hidden_act, double layer_norm_eps,
+                    const std::string& precision, const Factors& factors) {
   const auto count = static_cast<int64_t>(weights.size());
-  TORCH_CHECK(count > 0 && count % kTensorsPerLayer == 0,
-              "bert_op::prepack: weights must have 16 tensors for each layer, got ", count);
+  require(count > 0 && count % kTensorsPerLayer == 0,
+          "bert_op::prepack: weights must have 16 tensors for each layer, got ", count);
   const int64_t layers = count / kTensorsPerLayer;
-  TORCH_CHECK(weights[0].dim() == 2 && weights[10].dim() == 2, "bert_op::prepack: ", tensor_name(0, 0), " and ",
-              tensor_name(0, 10), " must be matrices");
+  require(weights[0].dim() == 2 && weights[10].dim() == 2, "bert_op::prepack: ", tensor_name(0, 0), " and ",
+          tensor_name(0, 10), " must be matrices");
   ModelShape shape{.precision = parse_precision(std::string(precision)),
                    .activation = parse_activation(std::string(hidden_act)),
                    .num_layers = layers,
@@ -97,48 +171,53 @@ ModelShape shape_of(at::TensorList weights, int64_t num_heads, c10::string_view 
                    .static_quantization =
                        !factors.empty() && linear_type(parse_precision(std::string(precision))) == ElementType::u8};
   check_shape(shape);
-  TORCH_CHECK(factors.empty() || static_cast<int64_t>(factors.size()) == layers * kFactorsPerLayer,
-              "bert_op::prepack: quantization_factors must be empty or have 8 numbers for each of the ", layers,
-              " layers (min, max of the inputs of QKV, attention output, intermediate, output), got ", factors.size());
+  require(factors.empty() || static_cast<int64_t>(factors.size()) == layers * kFactorsPerLayer,
+          "bert_op::prepack: quantization_factors must be empty or have 8 numbers for each of the ", layers,
+          " layers (min, max of the inputs of QKV, attention output, intermediate, output), got ", factors.size());
   for (std::size_t i = 0; i + 1 < factors.size(); i += 2) {
     const auto low = static_cast<float>(factors[i]), high = static_cast<float>(factors[i + 1]);
-    TORCH_CHECK(std::isfinite(high - low) && factors[i] <= factors[i + 1], "bert_op::prepack: quantization_factors[", i,
-                "] and [", i + 1, "] are ", factors[i], " and ", factors[i + 1],
-                ": each pair must be a minimum and a maximum not below it, finite in fp32");
+    require(std::isfinite(high - low) && factors[i] <= factors[i + 1], "bert_op::prepack: quantization_factors[", i,
+            "] and [", i + 1, "] are ", factors[i], " and ", factors[i + 1],
+            ": each pair must be a minimum and a maximum not below it, finite in fp32");
   }
   const int64_t h = shape.hidden_size, f = shape.intermediate_size;
   const std::vector<std::vector<int64_t>> expected = {{h, h}, {h}, {h, h}, {h}, {h, h}, {h}, {h, h}, {h},
                                                       {h},    {h}, {f, h}, {f}, {h, f}, {h}, {h},    {h}};
   for (int64_t i = 0; i < count; ++i) {
-    const at::Tensor& weight = weights[i];
-    const auto& sizes = expected[i % kTensorsPerLayer];
-    TORCH_CHECK(weight.sizes() == at::IntArrayRef(sizes),
-                "bert_op::prepack: ", tensor_name(i / kTensorsPerLayer, i % kTensorsPerLayer), " has shape ",
-                shape_text(weight.sizes()), ", expected ", shape_text(sizes));
-    TORCH_CHECK(weight.is_floating_point(),
-                "bert_op::prepack: ", tensor_name(i / kTensorsPerLayer, i % kTensorsPerLayer),
-                " must be of a floating-point dtype, not ", weight.scalar_type());
+    const Tensor& weight = weights[i];
+    const Sizes sizes(expected[i % kTensorsPerLayer]);
+    const auto name = [&] { return tensor_name(i / kTensorsPerLayer, i % kTensorsPerLayer); };
+    if (weight.sizes() != sizes) {
+      fail("bert_op::prepack: ", name(), " has shape ", shape_text(weight), ", expected ",
+           bert_op::shape_text(expected[i % kTensorsPerLayer]));
+    }
+    if (!is_floating_point(dtype_of(weight))) {
+      fail("bert_op::prepack: ", name(), " must be of a floating-point dtype, not ", dtype_name(weight));
+    }
   }
   return shape;
 }
 
-bool all_finite(const at::Tensor& tensor) {
-  const auto* data = static_cast<const float*>(data_of(tensor, "a weight"));
+bool all_finite(const float* data, int64_t count) {
   float poison = 0.0f;
-  for (int64_t i = 0; i < tensor.numel(); ++i) poison += data[i] * 0.0f;
+  for (int64_t i = 0; i < count; ++i) poison += data[i] * 0.0f;
   return poison == 0.0f;
 }
 
-// Parameters as contiguous fp32; the tensors keep the memory alive.
-void pack_one_layer(const ModelShape& shape, std::byte* arena, int64_t index, at::TensorList weights,
-                    at::ArrayRef<double> factors) {
-  std::vector<at::Tensor> held;
+// Parameters as contiguous fp32; `held` keeps those that had to be copied.
+void pack_one_layer(const ModelShape& shape, std::byte* arena, int64_t index, const Tensors& weights,
+                    const Factors& factors) {
+  std::vector<Floats> held;
+  held.reserve(kTensorsPerLayer);
   const float* data[kTensorsPerLayer];
   for (int64_t i = 0; i < kTensorsPerLayer; ++i) {
-    held.push_back(weights[index * kTensorsPerLayer + i].detach().to(at::kFloat).contiguous());
-    TORCH_CHECK(all_finite(held.back()), "bert_op::prepack: ", tensor_name(index, i),
-                " contains NaN or infinity: the checkpoint is damaged or its training diverged");
-    data[i] = held.back().const_data_ptr<float>();
+    const Tensor& weight = weights[index * kTensorsPerLayer + i];
+    held.emplace_back(view_of(weight, "a weight"));
+    data[i] = held.back().data();
+    if (!all_finite(data[i], weight.numel())) {
+      fail("bert_op::prepack: ", tensor_name(index, i),
+           " contains NaN or infinity: the checkpoint is damaged or its training diverged");
+    }
   }
   const LayerParameters parameters{data[0], data[1], data[2],  data[3],  data[4],  data[5],  data[6],  data[7],
                                    data[8], data[9], data[10], data[11], data[12], data[13], data[14], data[15]};
@@ -150,45 +229,59 @@ void pack_one_layer(const ModelShape& shape, std::byte* arena, int64_t index, at
   pack_layer(layer_view(shape, arena, index), parameters, shape.static_quantization ? ranges : nullptr);
 }
 
-std::vector<at::Tensor> prepack(at::TensorList weights, int64_t num_heads, c10::string_view hidden_act,
-                                double layer_norm_eps, c10::string_view precision, at::ArrayRef<double> factors) {
-  return with_torch_errors([&] {
+// With it ends its OpenMP pool: who only loads a model may fork and use threads after.
+template <class Function>
+void in_a_thread_of_its_own(const Function& function) {
+  std::exception_ptr thrown;
+  std::thread([&] {
+    try {
+      function();
+    } catch (...) {
+      thrown = std::current_exception();
+    }
+  }).join();
+  if (thrown) std::rethrow_exception(thrown);
+}
+
+Tensors prepack(const Tensors& weights, int64_t num_heads, const std::string& hidden_act, double layer_norm_eps,
+                const std::string& precision, const Factors& factors) {
+  return with_one_error([&] {
     const ModelShape shape = shape_of(weights, num_heads, hidden_act, layer_norm_eps, precision, factors);
-    for (const at::Tensor& weight : weights) {
-      TORCH_CHECK(weight.device().is_cpu(), "bert_op::prepack: weights must be on the CPU, not on ", weight.device());
+    for (const Tensor& weight : weights) {
+      require(weight.is_cpu(), "bert_op::prepack: weights must be on the CPU, not on ", device_name(weight));
     }
     const std::size_t bytes = arena_bytes(shape);
     std::byte* arena = allocate_huge(bytes);
-    at::Tensor packed = at::from_blob(
-        arena, {static_cast<int64_t>(bytes)}, [](void* memory) { free_huge(static_cast<std::byte*>(memory)); },
-        at::kByte);
+    const int64_t size = static_cast<int64_t>(bytes), stride = 1;
+    Tensor packed = torch::stable::from_blob(
+        arena, Sizes(&size, 1), Sizes(&stride, 1), torch::stable::Device(torch::headeronly::DeviceType::CPU),
+        ScalarType::Byte, [](void* memory) { free_huge(static_cast<std::byte*>(memory)); });
     std::memset(arena, 0, bytes);
     write_head(arena, shape);
     std::atomic<int64_t> next{0};
-    const auto pack_all = [&, threads = at::get_num_threads()] {
+    const auto pack_all = [&, threads = torch_threads()] {
       run_parallel(threads, [&](int, int) {
-        const at::AutoDispatchBelowADInplaceOrView guard;
         for (int64_t index = next++; index < shape.num_layers; index = next++) {
           pack_one_layer(shape, arena, index, weights, factors);
         }
       });
     };
-    // By a thread of its own, with which its OpenMP pool ends: who only loads a model may fork and use threads after.
-    std::async(std::launch::async, pack_all).get();
-    return std::vector<at::Tensor>{packed};
+    in_a_thread_of_its_own(pack_all);
+    return Tensors{packed};
   });
 }
 
-std::vector<at::Tensor> prepack_meta(at::TensorList weights, int64_t num_heads, c10::string_view hidden_act,
-                                     double layer_norm_eps, c10::string_view precision, at::ArrayRef<double> factors) {
-  return with_torch_errors([&] {
+Tensors prepack_meta(const Tensors& weights, int64_t num_heads, const std::string& hidden_act, double layer_norm_eps,
+                     const std::string& precision, const Factors& factors) {
+  return with_one_error([&] {
     const ModelShape shape = shape_of(weights, num_heads, hidden_act, layer_norm_eps, precision, factors);
-    for (const at::Tensor& weight : weights) {
-      TORCH_CHECK(weight.is_meta(), "bert_op::prepack: weights must all be on one device, but are on meta and on ",
-                  weight.device());
+    for (const Tensor& weight : weights) {
+      require(std::strcmp(device_name(weight), "meta") == 0,
+              "bert_op::prepack: weights must all be on one device, but are on meta and on ", device_name(weight));
     }
-    return std::vector<at::Tensor>{
-        at::empty({static_cast<int64_t>(arena_bytes(shape))}, at::TensorOptions(at::kByte).device(at::kMeta))};
+    const auto bytes = static_cast<int64_t>(arena_bytes(shape));
+    return Tensors{torch::stable::empty(Sizes(&bytes, 1), ScalarType::Byte, std::nullopt,
+                                        torch::stable::Device(torch::headeronly::DeviceType::Meta))};
   });
 }
 
@@ -201,222 +294,200 @@ struct Segment {
   int64_t bytes;
 };
 
-// A packed model is one or more segments that run one after the other.
-std::vector<Segment> segments_of(at::TensorList packed) {
-  TORCH_CHECK(packed.size() > 0, "bert_op: packed is empty: give the results of bert_op::prepack");
+// A packed model is one or more segments that run one after the other: each in a tensor of its own, or, `joined`, several in
+// one tensor.
+std::vector<Segment> segments_of(const Tensors& packed, bool joined = false) {
+  require(packed.size() > 0, "bert_op: packed is empty: give the results of bert_op::prepack");
   std::vector<Segment> segments;
-  for (const at::Tensor& tensor : packed) {
-    TORCH_CHECK(
-        tensor.scalar_type() == at::kByte && tensor.dim() == 1 && tensor.is_contiguous() && tensor.device().is_cpu(),
-        "bert_op: packed must be results of bert_op::prepack: a list of 1-D contiguous uint8 CPU tensors");
+  for (const Tensor& tensor : packed) {
+    // A list that TorchScript keeps as a constant is emptied by its first call: torch's stable interface moves tensors
+    // out of it.
+    require(
+        tensor.defined(),
+        "bert_op: packed holds no tensor any more: this TorchScript graph calls bert_op::encoder with a list. Record "
+        "it again, or join the list and call bert_op::encoder.joined");
+    require(tensor.scalar_type() == ScalarType::Byte && tensor.dim() == 1 && tensor.is_contiguous() && tensor.is_cpu(),
+            "bert_op: packed must be results of bert_op::prepack: a list of 1-D contiguous uint8 CPU tensors");
     const auto* arena = static_cast<const std::byte*>(data_of(tensor, "packed"));
     // Kernels read at any address of a float. 64 bytes, as torch allocates, are faster, but AOTInductor gives 16.
-    TORCH_CHECK(reinterpret_cast<std::uintptr_t>(arena) % alignof(float) == 0, "bert_op: packed must be aligned to ",
-                alignof(float), " bytes: give packed.clone()");
-    segments.push_back({arena, read_head(arena, static_cast<std::size_t>(tensor.numel())), tensor.numel()});
-    const ModelShape& first = segments.front().shape;
-    const ModelShape& shape = segments.back().shape;
-    TORCH_CHECK(shape.hidden_size == first.hidden_size && shape.num_heads == first.num_heads, "bert_op: packed[",
-                segments.size() - 1, "] has hidden_size ", shape.hidden_size, " and ", shape.num_heads,
-                " heads, but packed[0] has ", first.hidden_size, " and ", first.num_heads,
-                ": they are not layers of one model");
+    require(reinterpret_cast<std::uintptr_t>(arena) % alignof(float) == 0, "bert_op: packed must be aligned to ",
+            alignof(float), " bytes: give packed.clone()");
+    auto rest = static_cast<std::size_t>(tensor.numel());
+    do {
+      const ModelShape shape = read_head(arena, rest, joined);
+      const std::size_t bytes = arena_bytes(shape);
+      const ModelShape& first = segments.empty() ? shape : segments.front().shape;
+      require(shape.hidden_size == first.hidden_size && shape.num_heads == first.num_heads, "bert_op: packed[",
+              segments.size(), "] has hidden_size ", shape.hidden_size, " and ", shape.num_heads,
+              " heads, but packed[0] has ", first.hidden_size, " and ", first.num_heads,
+              ": they are not layers of one model");
+      segments.push_back({arena, shape, static_cast<int64_t>(bytes)});
+      arena += bytes;
+      rest -= bytes;
+    } while (rest > 0);
   }
   return segments;
 }
 
-// True when every query row of a (B, heads, S, S) mask is like the first.
-bool rows_alike(const at::Tensor& mask) {
-  if (mask.stride(3) != 1) return false;
-  const auto* base = static_cast<const char*>(data_of(mask, "attention_mask"));
-  const auto item = static_cast<int64_t>(mask.element_size());
-  const auto row_bytes = static_cast<std::size_t>(mask.size(3) * item);
-  for (int64_t b = 0; b < mask.size(0); ++b) {
-    for (int64_t head = 0; head < mask.size(1); ++head) {
-      const char* first = base + (b * mask.stride(0) + head * mask.stride(1)) * item;
-      for (int64_t row = 1; row < mask.size(2); ++row) {
-        if (std::memcmp(first, first + row * mask.stride(2) * item, row_bytes) != 0) return false;
-      }
-    }
-  }
-  return true;
-}
-
-at::Tensor additive_from_attended(const at::Tensor& attended) {
-  return at::zeros(attended.sizes(), at::kFloat)
-      .masked_fill_(attended.logical_not(), -std::numeric_limits<float>::infinity());
-}
-
-// Any accepted form as fp32 added to the scores, (B|1, heads|1, S|1, S), broadcast dimensions kept at size 1.
-at::Tensor additive_mask(const at::Tensor& mask, int64_t batch, int64_t heads, int64_t seq_len) {
-  TORCH_CHECK(mask.device().is_cpu(), "bert_op::encoder: attention_mask must be on the CPU, not on ", mask.device());
-  const auto fits = [](int64_t size, int64_t full) { return size == 1 || size == full; };
-  if (mask.dim() == 2 && fits(mask.size(0), batch) && mask.size(1) == seq_len) {
-    return additive_from_attended(mask.ne(0)).view({mask.size(0), 1, 1, seq_len});
-  }
-  TORCH_CHECK(mask.dim() == 4 && fits(mask.size(0), batch) && fits(mask.size(1), heads) &&
-                  fits(mask.size(2), seq_len) && mask.size(3) == seq_len,
-              "bert_op::encoder: attention_mask has shape ", shape_text(mask.sizes()), ", expected ",
-              shape_text({batch, seq_len}), " or ", shape_text({batch, 1, seq_len, seq_len}),
-              ", where batch, heads and queries may be 1");
-  TORCH_CHECK(mask.scalar_type() == at::kBool || mask.is_floating_point(),
-              "bert_op::encoder: a 4-D attention_mask must be bool (True = attend) or floating-point (added to the "
-              "scores), not ",
-              mask.scalar_type());
-  at::Tensor narrow = mask;
-  for (int64_t dim = 0; dim < 3; ++dim) {
-    if (narrow.size(dim) > 1 && narrow.stride(dim) == 0) narrow = narrow.narrow(dim, 0, 1);
-  }
-  if (narrow.size(2) > 1 && rows_alike(narrow)) narrow = narrow.narrow(2, 0, 1);
-  return mask.scalar_type() == at::kBool ? additive_from_attended(narrow) : narrow.to(at::kFloat).contiguous();
-}
-
-void check_hidden_states(const at::Tensor& hidden_states) {
-  TORCH_CHECK(hidden_states.dim() == 3, "bert_op::encoder: hidden_states must be (batch, seq_len, hidden_size), got ",
-              hidden_states.dim(), " dimensions");
-  const at::ScalarType type = hidden_states.scalar_type();
-  TORCH_CHECK(type == at::kFloat || type == at::kBFloat16 || type == at::kHalf,
-              "bert_op::encoder: hidden_states must be float32, bfloat16 or float16, not ", type);
+void check_hidden_states(const Tensor& hidden_states) {
+  require(hidden_states.defined(), "bert_op::encoder: hidden_states is None");
+  require(hidden_states.dim() == 3, "bert_op::encoder: hidden_states must be (batch, seq_len, hidden_size), got ",
+          hidden_states.dim(), " dimensions");
+  const ScalarType type = hidden_states.scalar_type();
+  require(type == ScalarType::Float || type == ScalarType::BFloat16 || type == ScalarType::Half,
+          "bert_op::encoder: hidden_states must be float32, bfloat16 or float16, not ", dtype_name(hidden_states));
+  require(hidden_states.is_cpu(), "bert_op::encoder: hidden_states must be on the CPU, not on ",
+          device_name(hidden_states));
 }
 
 // `profiles`, if given, get one for each segment.
-at::Tensor run(const at::Tensor& hidden_states, const std::optional<at::Tensor>& attention_mask, at::TensorList packed,
-               bool skip_padding, std::vector<SegmentProfile>* profiles) {
+Tensor run(const Tensor& hidden_states, const std::optional<Tensor>& attention_mask,
+           const std::vector<Segment>& segments, bool skip_padding, std::vector<SegmentProfile>* profiles) {
   check_hidden_states(hidden_states);
-  TORCH_CHECK(hidden_states.device().is_cpu(), "bert_op::encoder: hidden_states must be on the CPU, not on ",
-              hidden_states.device());
-  const std::vector<Segment> segments = segments_of(packed);
   const ModelShape& shape = segments.front().shape;
   const int64_t batch = hidden_states.size(0), seq_len = hidden_states.size(1);
-  TORCH_CHECK(hidden_states.size(2) == shape.hidden_size, "bert_op::encoder: hidden_states has shape ",
-              shape_text(hidden_states.sizes()), ", but the packed model's hidden_size is ", shape.hidden_size);
-  at::Tensor mask_tensor;
-  Mask mask;
+  require(hidden_states.size(2) == shape.hidden_size, "bert_op::encoder: hidden_states has shape ",
+          shape_text(hidden_states), ", but the packed model's hidden_size is ", shape.hidden_size);
+  AdditiveMask mask;
   if (attention_mask.has_value() && attention_mask->defined()) {
-    mask_tensor = additive_mask(*attention_mask, batch, shape.num_heads, seq_len);
-    const auto stride = [&](int64_t dim) { return mask_tensor.size(dim) == 1 ? int64_t{0} : mask_tensor.stride(dim); };
-    mask = {static_cast<const float*>(data_of(mask_tensor, "attention_mask")), stride(0), stride(1), stride(2)};
+    require(attention_mask->is_cpu(), "bert_op::encoder: attention_mask must be on the CPU, not on ",
+            device_name(*attention_mask));
+    mask = additive_mask(view_of(*attention_mask, "attention_mask"), batch, shape.num_heads, seq_len);
   }
-  if (hidden_states.numel() == 0) return at::empty(hidden_states.sizes(), hidden_states.options());
-  at::Tensor input, result = hidden_states.to(at::kFloat).contiguous();
+  if (hidden_states.numel() == 0) return empty_tensor(hidden_states.sizes(), hidden_states.scalar_type());
+  const bool as_it_is = hidden_states.scalar_type() == ScalarType::Float && hidden_states.is_contiguous();
+  Tensor input = as_it_is ? hidden_states : torch::stable::contiguous(to_type(hidden_states, ScalarType::Float));
   for (const Segment& segment : segments) {  // between them the rows stay in fp32
-    input = result;
-    result = at::empty(hidden_states.sizes(), at::kFloat);
+    Tensor result = empty_tensor(hidden_states.sizes(), ScalarType::Float);
     data_of(result, "result");  // under a mode that makes fake tensors it has none
     SegmentProfile measured{segment.shape.precision, {}};
     run_encoder({.arena = segment.arena,
                  .shape = segment.shape,
                  .hidden_states = static_cast<const float*>(data_of(input, "hidden_states")),
-                 .result = result.mutable_data_ptr<float>(),
+                 .result = static_cast<float*>(result.mutable_data_ptr()),
                  .batch = batch,
                  .seq_len = seq_len,
-                 .mask = mask,
+                 .mask = mask.mask,
                  .skip_padding = skip_padding,
-                 .threads = at::get_num_threads(),
+                 .threads = torch_threads(),
                  .isa = active_isa(),
                  .profile = profiles == nullptr ? nullptr : &measured.profile});
     if (profiles != nullptr) profiles->push_back(measured);
+    input = std::move(result);
   }
-  return result.to(hidden_states.scalar_type());
+  return to_type(input, hidden_states.scalar_type());
 }
 
 // Between start_profile and stop_profile: what this thread's calls took. It changes no result.
 thread_local std::optional<Recording> recording;
 
-at::Tensor encoder(const at::Tensor& hidden_states, const std::optional<at::Tensor>& attention_mask,
-                   at::TensorList packed, bool skip_padding) {
-  return with_torch_errors([&] {
-    if (!recording.has_value()) return run(hidden_states, attention_mask, packed, skip_padding, nullptr);
-    using Clock = std::chrono::steady_clock;
-    const Clock::time_point start = Clock::now();
-    std::vector<SegmentProfile> profiles;
-    at::Tensor result = run(hidden_states, attention_mask, packed, skip_padding, &profiles);
-    recording->add(std::chrono::duration<double>(Clock::now() - start).count(), profiles);
-    return result;
-  });
+Tensor recorded(const Tensor& hidden_states, const std::optional<Tensor>& attention_mask, const Tensors& packed,
+                bool joined, bool skip_padding) {
+  const std::vector<Segment> segments = segments_of(packed, joined);
+  if (!recording.has_value()) return run(hidden_states, attention_mask, segments, skip_padding, nullptr);
+  using Clock = std::chrono::steady_clock;
+  const Clock::time_point start = Clock::now();
+  std::vector<SegmentProfile> profiles;
+  Tensor result = run(hidden_states, attention_mask, segments, skip_padding, &profiles);
+  recording->add(std::chrono::duration<double>(Clock::now() - start).count(), profiles);
+  return result;
+}
+
+Tensor encoder(const Tensor& hidden_states, const std::optional<Tensor>& attention_mask, const Tensors& packed,
+               bool skip_padding) {
+  return with_one_error([&] { return recorded(hidden_states, attention_mask, packed, false, skip_padding); });
+}
+
+// For TorchScript, see segments_of: all segments in one tensor, as torch.cat joins them.
+Tensor encoder_joined(const Tensor& hidden_states, const std::optional<Tensor>& attention_mask, const Tensor& packed,
+                      bool skip_padding) {
+  return with_one_error([&] { return recorded(hidden_states, attention_mask, {packed}, true, skip_padding); });
 }
 
 void start_profile() {
-  TORCH_CHECK(!recording.has_value(),
-              "bert_op::start_profile: this thread is being profiled already: bert_op::stop_profile ends it");
+  require(!recording.has_value(),
+          "bert_op::start_profile: this thread is being profiled already: bert_op::stop_profile ends it");
   recording.emplace();
 }
 
 std::string stop_profile() {
-  TORCH_CHECK(recording.has_value(),
-              "bert_op::stop_profile: this thread is not being profiled: call "
-              "bert_op::start_profile before");
-  return with_torch_errors([] { return std::exchange(recording, std::nullopt)->json(); });
-}
-
-// Also reached when only the mask or the packed model is on meta: the result would then be memory that nobody wrote.
-at::Tensor encoder_meta(const at::Tensor& hidden_states, const std::optional<at::Tensor>&, at::TensorList, bool) {
-  check_hidden_states(hidden_states);
-  TORCH_CHECK(hidden_states.is_meta(), "bert_op::encoder: hidden_states are on ", hidden_states.device(),
-              ", but attention_mask or packed is on meta");
-  return at::empty_symint(hidden_states.sym_sizes(), hidden_states.options());
+  require(recording.has_value(),
+          "bert_op::stop_profile: this thread is not being profiled: call bert_op::start_profile before");
+  return with_one_error([] { return std::exchange(recording, std::nullopt)->json(); });
 }
 
 // ---- information -----------------------------------------------------------------------------------------------------
 
 std::string build_info() {
-  return with_torch_errors([] { return build_info_json(std::string("\"torch\": \"") + BERT_OP_TORCH_VERSION + "\""); });
+  return with_one_error([] { return build_info_json("\"torch\": \"" BERT_OP_TORCH_VERSION "\""); });
 }
 
-std::string describe_segment(const Segment& segment) {
-  const ModelShape& shape = segment.shape;
-  const auto field = [](const char* name, const std::string& value) {
-    return std::string("\"") + name + "\": " + value;
-  };
-  const auto text = [](const std::string& value) { return "\"" + value + "\""; };
-  char eps[32];
-  std::snprintf(eps, sizeof eps, "%.9g", static_cast<double>(shape.layer_norm_eps));
-  return "{" + field("precision", text(precision_name(shape.precision))) + ", " +
-         field("num_layers", std::to_string(shape.num_layers)) + ", " +
-         field("hidden_size", std::to_string(shape.hidden_size)) + ", " +
-         field("num_heads", std::to_string(shape.num_heads)) + ", " +
-         field("intermediate_size", std::to_string(shape.intermediate_size)) + ", " +
-         field("hidden_act", text(activation_name(shape.activation))) + ", " + field("layer_norm_eps", eps) + ", " +
-         field("static_quantization", shape.static_quantization ? "true" : "false") + ", " +
-         field("bytes", std::to_string(segment.bytes)) + "}";
+double peak(const std::string& type, double seconds, const std::string& isa) {
+  return with_one_error([&] { return measure_peak(type, seconds, isa); });
 }
 
 // An object for one segment, as most models are; for several a list of them, in the order in which they run.
-std::string describe(at::TensorList packed) {
-  return with_torch_errors([&] {
+std::string describe(const Tensors& packed) {
+  return with_one_error([&] {
     const std::vector<Segment> segments = segments_of(packed);
-    if (segments.size() == 1) return describe_segment(segments[0]);
+    if (segments.size() == 1) return packed_json(segments[0].shape, segments[0].bytes);
     std::string list;
-    for (const Segment& segment : segments) list += (list.empty() ? "" : ", ") + describe_segment(segment);
+    for (const Segment& segment : segments)
+      list += (list.empty() ? "" : ", ") + packed_json(segment.shape, segment.bytes);
     return "[" + list + "]";
   });
 }
 
-// A child of fork() inherits the records of its parent's OpenMP pool, but not the threads, and its first parallel region
-// would wait for them forever, be it this op's or torch's own. So it begins with one thread, as DataLoader's workers do.
-[[maybe_unused]] const int kForkWatch = pthread_atfork(nullptr, nullptr, [] { at::set_num_threads(1); });
+// ---- threads ---------------------------------------------------------------------------------------------------------
+
+// Torch cuts [0, threads) into consecutive parts of one size and runs them at once, each by a thread of its own: parts of one
+// index where it has as many threads as are asked for, one part of all in somebody's parallel region.
+void in_torch_pool(int threads, const Region& region) {
+  struct Job {
+    const Region& region;
+    int threads;
+  } job{region, threads};
+  const auto part = [](int64_t begin, int64_t end, void* context) {
+    const Job& told = *static_cast<const Job*>(context);
+    uint32_t thread = 0;
+    TORCH_ERROR_CODE_CHECK(torch_get_thread_idx(&thread));
+    const int64_t size = thread == 0 ? end - begin : begin / thread;
+    told.region(static_cast<int>(thread), static_cast<int>((told.threads + size - 1) / size));
+  };
+  TORCH_ERROR_CODE_CHECK(torch_parallel_for(0, threads, 1, part, &job));
+}
+
+[[maybe_unused]] const bool kPool = (use_pool(in_torch_pool), true);
 
 }  // namespace
 
-TORCH_LIBRARY(bert_op, m) {
+STABLE_TORCH_LIBRARY(bert_op, m) {
   m.def(
       "prepack(Tensor[] weights, *, int num_heads, str hidden_act, float layer_norm_eps, str precision, "
       "float[] quantization_factors=[]) -> Tensor[]");
   m.def("encoder(Tensor hidden_states, Tensor? attention_mask, Tensor[] packed, *, bool skip_padding=False) -> Tensor");
-  m.def("build_info() -> str", build_info);
-  m.def("describe(Tensor[] packed) -> str", describe);
-  m.def("start_profile() -> ()", start_profile);
-  m.def("stop_profile() -> str", stop_profile);
+  m.def(
+      "encoder.joined(Tensor hidden_states, Tensor? attention_mask, Tensor packed, *, bool skip_padding=False) -> "
+      "Tensor");
+  m.def("build_info() -> str");
+  m.def("describe(Tensor[] packed) -> str");
+  m.def("start_profile() -> ()");
+  m.def("stop_profile() -> str");
+  m.def("measure_peak(str type, float seconds=0.2, str isa=\"\") -> float");
 }
 
-TORCH_LIBRARY_IMPL(bert_op, CPU, m) {
-  m.impl("prepack", prepack);
-  m.impl("encoder", encoder);
+STABLE_TORCH_LIBRARY_IMPL(bert_op, CPU, m) {
+  m.impl("prepack", TORCH_BOX(&prepack));
+  m.impl("encoder", TORCH_BOX(&encoder));
+  m.impl("encoder.joined", TORCH_BOX(&encoder_joined));
 }
 
-TORCH_LIBRARY_IMPL(bert_op, Meta, m) {
-  m.impl("prepack", prepack_meta);
-  m.impl("encoder", encoder_meta);
-}
+STABLE_TORCH_LIBRARY_IMPL(bert_op, Meta, m) { m.impl("prepack", TORCH_BOX(&prepack_meta)); }
 
-// Inference only: a backward pass through the op raises instead of taking its result for a constant.
-TORCH_LIBRARY_IMPL(bert_op, Autograd, m) { m.impl("encoder", torch::autograd::autogradNotImplementedFallback()); }
+STABLE_TORCH_LIBRARY_IMPL(bert_op, CompositeImplicitAutograd, m) {
+  m.impl("build_info", TORCH_BOX(&build_info));
+  m.impl("describe", TORCH_BOX(&describe));
+  m.impl("start_profile", TORCH_BOX(&start_profile));
+  m.impl("stop_profile", TORCH_BOX(&stop_profile));
+  m.impl("measure_peak", TORCH_BOX(&peak));
+}

@@ -118,7 +118,7 @@ void write_head(std::byte* arena, const ModelShape& shape) {
   std::memcpy(arena, &head, sizeof head);
 }
 
-ModelShape read_head(const std::byte* arena, std::size_t bytes) {
+ModelShape read_head(const std::byte* arena, std::size_t bytes, bool followed) {
   Head head{};
   if (bytes < kHeadBytes) throw std::invalid_argument("packed: too short to be a packed model");
   std::memcpy(&head, arena, sizeof head);
@@ -139,7 +139,7 @@ ModelShape read_head(const std::byte* arena, std::size_t bytes) {
                          .layer_norm_eps = head.layer_norm_eps,
                          .static_quantization = head.static_quantization != 0};
   check_shape(shape);
-  if (head.bytes != bytes || arena_bytes(shape) != bytes) {
+  if (head.bytes != arena_bytes(shape) || (followed ? head.bytes > bytes : head.bytes != bytes)) {
     throw std::invalid_argument("packed: has " + std::to_string(bytes) + " bytes where its head asks for " +
                                 std::to_string(arena_bytes(shape)));
   }

@@ -44,8 +44,9 @@ std::size_t arena_bytes(const ModelShape& shape);
 // Writes the head of an arena. `arena` has arena_bytes(shape) bytes.
 void write_head(std::byte* arena, const ModelShape& shape);
 
-// Reads and checks the head, every byte of it. Throws std::invalid_argument when these are not the bytes of a packed model.
-ModelShape read_head(const std::byte* arena, std::size_t bytes);
+// Reads and checks the head, every byte of it. `followed`: behind the model, which takes arena_bytes of the result, there may
+// be others. Throws std::invalid_argument when these are not the bytes of a packed model.
+ModelShape read_head(const std::byte* arena, std::size_t bytes, bool followed = false);
 
 // The views of layer `index`. Kernels only read them.
 Layer layer_view(const ModelShape& shape, std::byte* arena, std::int64_t index);

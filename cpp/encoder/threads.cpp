@@ -1,7 +1,5 @@
 #include "encoder/threads.h"
 
-#include <omp.h>
-
 #include <exception>
 #include <mutex>
 #include <thread>
@@ -18,18 +16,13 @@ inline void pause() {
 #endif
 }
 
-#if defined(__SANITIZE_THREAD__)
-
-// The thread sanitizer does not know libgomp's barriers and would report a race in every region. Threads that it does know
-// let it see all that happens inside one.
 thread_local bool in_region = false;
 
-bool inside_region() { return in_region; }
-
-void run_region(int threads, const std::function<void(int, int)>& body) {
+void start_threads(int threads, const Region& region) {
+  if (in_region) return region(0, 1);
   const auto run = [&](int thread) {
     in_region = true;
-    body(thread, threads);
+    region(thread, threads);
     in_region = false;
   };
   std::vector<std::thread> others;
@@ -38,24 +31,17 @@ void run_region(int threads, const std::function<void(int, int)>& body) {
   for (std::thread& other : others) other.join();
 }
 
-#else
-
-bool inside_region() { return omp_in_parallel() != 0; }
-
-void run_region(int threads, const std::function<void(int, int)>& body) {
-#pragma omp parallel num_threads(threads)
-  body(omp_get_thread_num(), omp_get_num_threads());
-}
-
-#endif
+std::atomic<Pool> pool{start_threads};
 
 }  // namespace
 
-void run_parallel(int threads, const std::function<void(int, int)>& body) {
-  if (threads <= 1 || inside_region()) return body(0, 1);
+void use_pool(Pool chosen) { pool.store(chosen); }
+
+void run_parallel(int threads, const Region& body) {
+  if (threads <= 1) return body(0, 1);
   std::exception_ptr first;
   std::mutex guard;
-  run_region(threads, [&](int thread, int count) {
+  pool.load()(threads, [&](int thread, int count) {
     try {
       body(thread, count);
     } catch (...) {

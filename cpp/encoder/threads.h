@@ -1,4 +1,4 @@
-// One parallel region for a whole call, on the OpenMP pool that torch uses too, and a barrier for the teams inside it.
+// One parallel region for a whole call, on threads that the host lends, and a barrier for the teams inside it.
 #pragma once
 
 #include <atomic>
@@ -6,9 +6,18 @@
 
 namespace bert_op {
 
-// Runs body(thread, threads) on `threads` threads at once, or on fewer when the runtime gives fewer: `threads` says how many
-// came. The first exception of a thread is thrown again after all have ended; a body that waits in a barrier must not throw.
-void run_parallel(int threads, const std::function<void(int thread, int threads)>& body);
+using Region = std::function<void(int thread, int threads)>;
+
+// Runs body(thread, threads) on `threads` threads at once, or on fewer when there are fewer: `threads` says how many came.
+// The first exception of a thread is thrown again after all have ended; a body that waits in a barrier must not throw.
+void run_parallel(int threads, const Region& body);
+
+// Runs a region that throws nothing. It may bring fewer threads than are asked for, but those that it says came run at once.
+using Pool = void (*)(int threads, const Region& region);
+
+// From here on regions run in `pool`. Without one they start threads of their own, which costs more and is for tests: an
+// OpenMP of our own beside the host's would be a second pool on the same cores, and the thread sanitizer knows no OpenMP.
+void use_pool(Pool pool);
 
 class Barrier {
  public:

@@ -27,6 +27,13 @@ const Kernels& kernels(Isa isa) {
   }
 }
 
+ElementType parse_element_type(const std::string& name) {
+  if (name == "f32") return ElementType::f32;
+  if (name == "bf16") return ElementType::bf16;
+  if (name == "u8") return ElementType::u8;
+  throw std::invalid_argument("element type '" + name + "' is unknown: choose f32, bf16 or u8");
+}
+
 PanelStore store_tiles(void* base, ElementType type, std::int64_t tiles) {
   const std::int64_t tiles_per_panel = kPanelColumns * element_bytes(type) / kTileRowBytes;
   return {.base = static_cast<std::byte*>(base),

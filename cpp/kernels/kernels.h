@@ -3,6 +3,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <string>
 
 #include "kernels/isa.h"
 #include "kernels/layout.h"
@@ -30,6 +31,9 @@ struct PanelStore {
   std::int64_t row_stride;
   std::int64_t half_stride;
 };
+
+// "f32", "bf16" or "u8". Throws std::invalid_argument.
+ElementType parse_element_type(const std::string& name);
 
 PanelStore store_tiles(void* base, ElementType type, std::int64_t tiles);
 PanelStore store_rows(void* base, ElementType type, std::int64_t columns);

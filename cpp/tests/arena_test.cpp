@@ -69,6 +69,8 @@ TEST(head_of_something_else_is_refused) {
   std::vector<std::byte> longer = arena;
   longer.resize(arena.size() + 4096);
   CHECK(contains(read(longer, longer.size()), "bytes"));
+  CHECK(refusal([&] { read_head(longer.data(), longer.size(), true); }).empty());
+  CHECK(contains(refusal([&] { read_head(arena.data(), arena.size() - 1, true); }), "bytes"));
   for (std::size_t at = 0; at < 8; ++at) {
     std::vector<std::byte> other = arena;
     other[at] ^= std::byte{1};

@@ -12,16 +12,19 @@ ELEMENT_TYPES = {"fp32": "f32", "bf16": "bf16", "fp32_qint8": "u8", "bf16_qint8"
 
 def measure_peak(precision: str, threads: int) -> float | None:
     """Operations per second of `threads` threads that do nothing but multiply and add in registers, in the
-    type of the linear layers of `precision`, on the tier that the op uses. None where the op's kernels are
-    not there to ask: an op loaded by BERT_OP_PT_LIB alone.
+    type of the linear layers of `precision`, on the tier that the op uses. None where the op is not installed
+    or its build is too old to be asked.
     """
     try:
-        import bert_op._native as native
-    except ImportError:
+        import bert_op  # noqa: F401 - loads the operators
+        import torch
+
+        measure = torch.ops.bert_op.measure_peak
+    except (ImportError, AttributeError):
         return None
 
     def one_thread(_: int) -> float:
-        return float(native.measure_peak(ELEMENT_TYPES[precision], SECONDS))
+        return float(measure(ELEMENT_TYPES[precision], SECONDS))
 
     # The measuring loop holds no lock of Python, so the threads run side by side and share clock and power.
     with ThreadPoolExecutor(threads) as pool:

@@ -1,26 +1,31 @@
 """Find and load the compiled operators, `torch.ops.bert_op.*`.
 
 The library is looked for once, when `bert_op` is imported: at `BERT_OP_PT_LIB` if that is set, else beside
-the extension module `bert_op._native`. Whatever is wrong with it is reported at once, in one paragraph.
+this file, or where an editable install puts what it builds. It is built on torch's stable C++ interface, so
+that one file fits every torch from `OLDEST_TORCH` on. Whatever is wrong with it is reported at once, in one
+paragraph.
 """
 
 from __future__ import annotations
 
 import functools
-import importlib.util
 import json
 import os
+import sys
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from bert_op import _operators
+
 LIBRARY_NAME = "libBertOpPT.so"
 PATH_VARIABLE = "BERT_OP_PT_LIB"
 TIER_VARIABLE = "BERT_OP_MAX_ISA"
 TIERS = ("portable", "avx2", "avx512", "avx512_vnni", "amx")
+OLDEST_TORCH = (2, 11)
 
-_OPERATORS = ("prepack", "encoder", "start_profile", "stop_profile", "build_info", "describe")
+_OPERATORS = ("prepack", "encoder", "start_profile", "stop_profile", "build_info", "describe", "measure_peak")
 _loaded_from: str | None = None
 
 
@@ -32,10 +37,11 @@ def load() -> None:
     """Register `torch.ops.bert_op.*`, unless the process has them already.
 
     Raises:
-        LibraryError: no library was found, it is none, it was built for another torch, or `BERT_OP_MAX_ISA`
-            names a tier that is unknown or that this CPU lacks.
+        LibraryError: torch is too old, no library was found, it is none, or `BERT_OP_MAX_ISA` names a tier
+            that is unknown or that this CPU lacks.
     """
     global _loaded_from
+    _check_torch()
     if not _registered():
         path = library_path()
         try:
@@ -54,6 +60,7 @@ def load() -> None:
             f"another library before. Load that one, or unset {PATH_VARIABLE}."
         )
     build_info()
+    _operators.complete()
 
 
 def loaded_from() -> str | None:
@@ -63,10 +70,11 @@ def loaded_from() -> str | None:
 
 @functools.cache
 def build_info() -> dict[str, Any]:
-    """What the library says of itself: version, commit, compiler, torch and the ISA tier in use.
+    """What the library says of itself: version, commit, compiler, the torch whose headers it was built with,
+    and the ISA tier in use.
 
     Raises:
-        LibraryError: `BERT_OP_MAX_ISA` cannot be honoured, or the library was built against another torch.
+        LibraryError: `BERT_OP_MAX_ISA` cannot be honoured.
     """
     try:
         info: dict[str, Any] = json.loads(torch.ops.bert_op.build_info())
@@ -76,11 +84,6 @@ def build_info() -> dict[str, Any]:
             f"{TIER_VARIABLE}={tier!r} cannot be used on this machine: {str(error).splitlines()[0]}. "
             f"Unset it to take the best tier of this CPU, or set it to a lower one of {', '.join(TIERS)}."
         ) from error
-    if _release(info["torch"]) != _release(torch.__version__):
-        raise LibraryError(
-            f"The library of bert_op was built against torch {info['torch']}, but torch {torch.__version__} "
-            f"is running. Build it again in this environment, or give {PATH_VARIABLE} one that fits."
-        )
     return info
 
 
@@ -93,16 +96,13 @@ def library_path() -> Path:
     chosen = os.environ.get(PATH_VARIABLE)
     if chosen:
         return Path(chosen).expanduser().absolute()
-    native = importlib.util.find_spec("bert_op._native")
-    homes = [Path(__file__).parent]
-    if native is not None and native.origin is not None:
-        homes.insert(0, Path(native.origin).parent)
+    homes = [Path(__file__).parent, *map(Path, sys.modules[__package__].__path__)]
     for home in homes:
         if (home / LIBRARY_NAME).is_file():
             return home / LIBRARY_NAME
     raise LibraryError(
         f"The compiled library {LIBRARY_NAME} is not installed beside bert_op "
-        f"({', '.join(map(str, homes))}) and {PATH_VARIABLE} is not set. Install the project "
+        f"({', '.join(dict.fromkeys(map(str, homes)))}) and {PATH_VARIABLE} is not set. Install the project "
         f"(make run does), or build the library with CMake and set {PATH_VARIABLE}=build/{LIBRARY_NAME}."
     )
 
@@ -134,6 +134,11 @@ def _explain_load_failure(path: Path, error: OSError) -> str:
     )
 
 
-def _release(version: str) -> str:
-    """`2.13.0+cpu` -> `2.13`: libtorch's C++ interface changes from one minor version to the next."""
-    return ".".join(version.split("+")[0].split(".")[:2])
+def _check_torch() -> None:
+    release = tuple(int(part) for part in torch.__version__.split("+")[0].split(".")[:2])
+    if release < OLDEST_TORCH:
+        oldest = ".".join(map(str, OLDEST_TORCH))
+        raise LibraryError(
+            f"bert_op needs torch {oldest} or newer, but torch {torch.__version__} is installed: its stable "
+            f"interface lacks what the operators use. Install a newer one: pip install 'torch>={oldest}'."
+        )

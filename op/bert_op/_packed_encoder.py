@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.autograd import forward_ad
 
 from bert_op._families import Family, config_of
-from bert_op._packing import OriginalPath, Sources, pack, read_sources
+from bert_op._packing import OriginalPath, Sources, join, pack, read_sources
 from bert_op._policy import Policy, current_policy, policy_of_config, set_in_config
 
 _GRADIENTS = (
@@ -157,9 +157,7 @@ class PackedEncoder(nn.Module):
                 self.note(reason)
         if reason is not None:
             return None
-        return torch.ops.bert_op.encoder(
-            hidden_states, attention_mask, list(arenas), skip_padding=self.op_policy.skip_padding
-        )
+        return _call_operator(hidden_states, attention_mask, arenas, self.op_policy.skip_padding)
 
     def config_reason(self) -> str | None:
         """What the config asks for that the operator does not do, or None."""
@@ -309,6 +307,26 @@ class PackedEncoder(nn.Module):
         for name, arena in zip(names, arenas, strict=True):
             self.register_buffer(name, arena, persistent=False)
         self.op_buffers = names
+
+
+def _call_operator(
+    hidden_states: Tensor, attention_mask: Tensor | None, arenas: tuple[Tensor, ...], skip_padding: bool
+) -> Tensor:
+    if (
+        torch.jit.is_tracing()
+    ):  # TorchScript would keep a list as a constant, which a call may not take tensors from
+        return torch.ops.bert_op.encoder.joined(
+            hidden_states, attention_mask, join(arenas), skip_padding=skip_padding
+        )
+    if torch.compiler.is_compiling():
+        return torch.ops.bert_op.encoder(
+            hidden_states, attention_mask, list(arenas), skip_padding=skip_padding
+        )
+    # That no gradient is asked for has been checked: the operator need not be asked again.
+    with torch._C._AutoDispatchBelowAutograd():
+        return torch.ops.bert_op.encoder.default(
+            hidden_states, attention_mask, list(arenas), skip_padding=skip_padding
+        )
 
 
 def _after_loading(encoder: PackedEncoder, incompatible_keys: object) -> None:

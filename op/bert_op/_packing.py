@@ -202,6 +202,14 @@ def pack_layers(
     return arena
 
 
+def join(arenas: Sequence[Tensor]) -> Tensor:
+    """All runs of layers in one tensor, for `encoder.joined`: a copy, unless there is one run only."""
+    if len(arenas) == 1:
+        return arenas[0]
+    with _unobserved(), torch.inference_mode(False), torch.no_grad():
+        return torch.cat(list(arenas))
+
+
 @contextmanager
 def _unobserved() -> Iterator[None]:
     """Compute now, in no trace and under no dispatch mode."""
