@@ -15,7 +15,7 @@ def test_process_without_a_model() -> None:
     assert state["isa"] in state["isa_available"]
     assert state["threads"] == torch.get_num_threads()
     assert state["library"].endswith(".so")
-    assert (state["precision"], state["skip_padding"]) == ("fp32", False)
+    assert (state["precision"], state["skip_padding"]) == ("follows the model", False)
     assert {"version", "commit", "dirty", "compiler", "torch", "isa_detected"} <= set(state)
     assert "layers" not in state
     with bert_op.using(precision="bf16"):

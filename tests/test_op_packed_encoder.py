@@ -221,7 +221,7 @@ def test_weight_that_is_not_finite_is_an_error_of_the_forward(value: float) -> N
         model(**random_batch())
     with pytest.raises(RuntimeError, match=r"layer.1.intermediate.dense.weight"):
         bert_op.optimize(model, "bf16")
-    assert model.encoder.op_policy.precision == "fp32"
+    assert model.encoder.op_policy.precision is None
 
 
 def test_meta_model_is_left_to_hugging_face() -> None:

@@ -7,26 +7,27 @@ import threading
 
 import bert_op
 import pytest
+from bert_op import _policy
 from bert_op._policy import Policy, check_factors, current_policy, policy_of_config
 from op_models import tiny_config
 from transformers import BertModel
 
 
 def test_using_applies_inside_its_block_and_nests() -> None:
-    assert current_policy() == Policy("fp32", False)
+    assert current_policy() == Policy()
     with bert_op.using(precision="bf16"):
         with bert_op.using(skip_padding=True):
             assert current_policy() == Policy("bf16", True)
             model = BertModel(tiny_config())
         assert current_policy() == Policy("bf16", False)
-    assert current_policy() == Policy("fp32", False)
+    assert current_policy() == Policy()
     assert model.encoder.op_policy == Policy("bf16", True)
 
 
 def test_using_is_undone_by_an_exception() -> None:
     with pytest.raises(KeyError), bert_op.using(precision="bf16"):
         raise KeyError
-    assert current_policy().precision == "fp32"
+    assert current_policy().precision is None
 
 
 def test_using_concerns_its_own_thread_only() -> None:
@@ -35,17 +36,15 @@ def test_using_concerns_its_own_thread_only() -> None:
         thread = threading.Thread(target=lambda: seen.append(current_policy().precision))
         thread.start()
         thread.join()
-    assert seen == ["fp32"]
+    assert seen == [None]
 
 
-def test_configure_sets_what_later_models_use() -> None:
-    try:
-        bert_op.configure(precision="bf16_qint8", skip_padding=True)
-        model = BertModel(tiny_config())
-        bert_op.configure(skip_padding=False)
-        assert current_policy() == Policy("bf16_qint8", False)
-    finally:
-        bert_op.configure(precision="fp32", skip_padding=False)
+def test_configure_sets_what_later_models_use(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_policy, "_default", Policy())
+    bert_op.configure(precision="bf16_qint8", skip_padding=True)
+    model = BertModel(tiny_config())
+    bert_op.configure(skip_padding=False)
+    assert current_policy() == Policy("bf16_qint8", False)
     assert model.encoder.op_policy == Policy("bf16_qint8", True)
 
 
@@ -57,7 +56,7 @@ def test_unknown_values_are_refused_with_the_choices(call: object) -> None:
         call(precision="int4")  # type: ignore[operator]
     with pytest.raises(TypeError, match="skip_padding='yes'"):
         call(skip_padding="yes")  # type: ignore[operator]
-    assert current_policy() == Policy("fp32", False)
+    assert current_policy() == Policy()
 
 
 @pytest.mark.parametrize(

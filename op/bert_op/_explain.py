@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import torch
@@ -15,7 +15,7 @@ from bert_op._layer_errors import layer_errors
 from bert_op._library import build_info, loaded_from
 from bert_op._packed_encoder import PackedEncoder
 from bert_op._packing import OriginalPath
-from bert_op._policy import current_policy
+from bert_op._policy import FOLLOWS, current_policy
 
 _NOT_CONVERTED = (
     "it is Hugging Face's own encoder: created before bert_op was imported, or restored (see optimize)"
@@ -33,7 +33,9 @@ def explain(model: nn.Module | None = None, inputs: Any = None) -> dict[str, Any
         `isa`, `isa_detected`, `isa_available`: the tier in use, the best one of this CPU, and all in the
             library;
         `library`: its path; `threads`: how many the operator uses;
-        `precision`, `skip_padding`: of the model, or of models created from here on if none is given.
+        `precision`, `skip_padding`: of the model, or of models created from here on if none is given. Where
+            nobody chose the precision, it is the one in which a call at this place runs, so under
+            `torch.autocast` that of autocast; "follows the model" where the operator runs nothing.
         With a model also `packed_bytes`, `encoders` (one entry each: name, class, precision, packed sizes),
         `layers` (one entry each: what runs it, in which precision) and `fallbacks` (encoder and reason).
         With inputs each layer that the operator runs also has `error`, see `LayerError`: its output, compared
@@ -47,7 +49,7 @@ def explain(model: nn.Module | None = None, inputs: Any = None) -> dict[str, Any
         **build_info(),
         "library": loaded_from(),
         "threads": torch.get_num_threads(),
-        "precision": policy.precision,
+        "precision": policy.precision or FOLLOWS,
         "skip_padding": policy.skip_padding,
     }
     if model is None:
@@ -90,12 +92,12 @@ def _explain_encoder(name: str, encoder: nn.Module) -> dict[str, Any]:
         }
     policy = encoder.op_policy
     try:
-        encoder.check(gradients=False)
+        policy = replace(policy, precision=encoder.precision_now(encoder.check(gradients=False)))
         now = None
     except OriginalPath as reason:
         now = str(reason)
-    arenas = [getattr(encoder, name) for name in encoder.op_buffers]
-    packed = arenas if arenas[0] is not None else []
+    packings = encoder.packings()
+    packed = list(packings.get(policy.precision or "", ()))
     ranges = "static" if policy.quantization_factors else "per token"
 
     def layer(index: int) -> dict[str, Any]:
@@ -106,9 +108,9 @@ def _explain_encoder(name: str, encoder: nn.Module) -> dict[str, Any]:
 
     return {
         **entry,
-        "precision": policy.precision,
+        "precision": policy.precision or FOLLOWS,
         "skip_padding": policy.skip_padding,
-        "packed_bytes": sum(arena.numel() for arena in packed),
+        "packed_bytes": sum(arena.numel() for arenas in packings.values() for arena in arenas),
         "packed": json.loads(torch.ops.bert_op.describe(packed)) if packed else None,
         "fallbacks": list(dict.fromkeys([*encoder.op_fallbacks, *([now] if now else [])])),
         "layers": [layer(index) for index in range(num_layers)],

@@ -6,7 +6,7 @@ input, which is what the layers before it give in fp32.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -60,10 +60,11 @@ def layer_errors(model: nn.Module, inputs: Any) -> dict[str, list[LayerError]]:
         call_model(model, inputs)
     errors = {}
     for name, encoder in model.named_modules():
-        if isinstance(encoder, PackedEncoder) and encoder.packed_weights is not None:
-            seen = arguments.of_arena.get(encoder.packed_weights.data_ptr())
-            if seen is not None:
-                errors[name] = _errors_of(encoder, *seen)
+        if isinstance(encoder, PackedEncoder):
+            for precision, arenas in encoder.packings().items():
+                seen = arguments.of_arena.get(arenas[0].data_ptr())
+                if seen is not None:
+                    errors[name] = _errors_of(encoder, precision, *seen)
     if not errors:
         raise ValueError(
             "no encoder of the model ran by the operator on these inputs: bert_op.explain(model) says why."
@@ -72,7 +73,7 @@ def layer_errors(model: nn.Module, inputs: Any) -> dict[str, list[LayerError]]:
 
 
 def _errors_of(
-    encoder: PackedEncoder, hidden_states: Tensor, attention_mask: Tensor | None
+    encoder: PackedEncoder, precision: str, hidden_states: Tensor, attention_mask: Tensor | None
 ) -> list[LayerError]:
     if encoder.op_freed:
         raise ValueError(
@@ -83,7 +84,7 @@ def _errors_of(
         sources = encoder.check(gradients=False)
     except OriginalPath as reason:
         raise ValueError(f"the error of a layer cannot be measured, because {reason}.") from None
-    policy = encoder.op_policy
+    policy = replace(encoder.op_policy, precision=precision)
 
     def run(state: Tensor, layer: int, precision: str) -> Tensor:
         arena = pack_layers(sources, [layer], precision, policy.quantization_factors)

@@ -17,12 +17,10 @@ from bert_op._policy import (
     check_factors,
     check_kept_layers,
     check_precision,
-    config_has_precision,
     current_policy,
     find_layer,
     layer_selectors,
     policy_of_config,
-    precision_was_chosen,
     save_to_config,
 )
 
@@ -162,13 +160,11 @@ def _save_options(encoders: dict[str, nn.Module]) -> None:
 def _choose_policy(
     config: Any, precision: str | None, skip_padding: bool, factors: Sequence[float] | None
 ) -> Policy:
-    default = current_policy()
-    if not (precision_was_chosen() or config_has_precision(config)):
-        default = replace(default, precision=_DEFAULT_PRECISION)
-    policy = replace(policy_of_config(config, default), skip_padding=skip_padding)
     if precision is not None:
         check_precision(precision)
-        policy = replace(policy, precision=precision)
+    policy = policy_of_config(config, current_policy())
+    precision = precision or policy.precision or _DEFAULT_PRECISION
+    policy = replace(policy, precision=precision, skip_padding=skip_padding)
     if factors is None:
         factors = getattr(config, "quantization_factors", None) if policy.quantized else None
     elif len(factors) and not policy.quantized:

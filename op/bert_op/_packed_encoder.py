@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import threading
 import warnings
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Self
 
 import torch
@@ -13,8 +14,8 @@ from torch import Tensor, nn
 from torch.autograd import forward_ad
 
 from bert_op._families import Family, config_of
-from bert_op._packing import OriginalPath, Sources, join, pack, read_sources
-from bert_op._policy import Policy, current_policy, policy_of_config, set_in_config
+from bert_op._packing import OriginalPath, Sources, as_constants, join, pack, read_sources
+from bert_op._policy import Policy, current_policy, followed_precision, policy_of_config, set_in_config
 
 _GRADIENTS = (
     "gradients may be asked for (for inference, call it under torch.no_grad() or torch.inference_mode())"
@@ -22,6 +23,7 @@ _GRADIENTS = (
 _FREED = "the original weights of this encoder were freed by optimize(free_original=True)"
 
 _BUFFER = "packed_weights"
+_AUTOCAST_BUFFER = f"{_BUFFER}_autocast"
 _STATE = (
     "op_policy",
     "op_fallbacks",
@@ -51,10 +53,15 @@ class BertOpWarning(UserWarning):
 
 @dataclass(frozen=True, eq=False)
 class Packed:
-    """One value, so that threads see the packed weights and what they were made from change together."""
+    """One value, so that threads see the packed weights and what they were made from change together.
+
+    Attributes:
+        arenas: by precision. There are two at most: where the precision follows the model, calls under
+            autocast can need another than those without.
+    """
 
     sources: Sources
-    arenas: tuple[Tensor, ...]
+    arenas: Mapping[str, tuple[Tensor, ...]]
 
 
 class PackedEncoder(nn.Module):
@@ -62,7 +69,7 @@ class PackedEncoder(nn.Module):
 
     The packed weights are also buffers that are not part of the state dict, so that whatever records a graph
     sees plain tensors of the module: `packed_weights`, and `packed_weights_1` and so on where `keep_layers`
-    splits the layers.
+    splits the layers; `packed_weights_autocast` where calls under autocast need another precision.
 
     Attributes:
         family: where the encoder keeps its weights.
@@ -73,6 +80,7 @@ class PackedEncoder(nn.Module):
         op_buffers: the names of the buffers that hold the packed weights, in the order of the layers.
         op_config: what the attributes of the config were that `optimize` wrote, by name.
         packed_weights: the first of these buffers; None until it is needed, and in training.
+        packed_weights_autocast: None until a call under autocast needs it.
     """
 
     family: ClassVar[Family]
@@ -83,6 +91,7 @@ class PackedEncoder(nn.Module):
     op_buffers: tuple[str, ...]
     op_config: dict[str, Any]
     packed_weights: Tensor | None
+    packed_weights_autocast: Tensor | None
     _op_sources: Sources | None
     _op_packed: Packed | None
 
@@ -95,6 +104,7 @@ class PackedEncoder(nn.Module):
         self.op_config = {}
         self.op_buffers = (_BUFFER,)
         self.register_buffer(_BUFFER, None, persistent=False)
+        self.register_buffer(_AUTOCAST_BUFFER, None, persistent=False)
         self._op_sources = None
         self._op_packed = None
         self.register_load_state_dict_post_hook(_after_loading)
@@ -107,7 +117,7 @@ class PackedEncoder(nn.Module):
         for key in [key for key, hook in hooks.items() if hook is _after_loading]:
             del hooks[key]
         set_in_config(config_of(self), self.op_config)
-        for name in self.op_buffers:
+        for name in (*self.op_buffers, _AUTOCAST_BUFFER):
             delattr(self, name)
         for name in _STATE:
             del self.__dict__[name]
@@ -141,7 +151,8 @@ class PackedEncoder(nn.Module):
         arenas: tuple[Tensor, ...] = ()
         if torch.compiler.is_compiling():
             reason = reason or _prepare_graph(self, torch.is_grad_enabled(), inputs_require_grad)
-            arenas = tuple(getattr(self, name) for name in self.op_buffers)
+            names = (_AUTOCAST_BUFFER,) if _differs_under_autocast(self) else self.op_buffers
+            arenas = tuple(getattr(self, name) for name in names)
             if reason is not None:
                 _note_in_graph(self, reason)
         else:
@@ -152,11 +163,15 @@ class PackedEncoder(nn.Module):
                 # What is traced in evaluation mode is a graph for inference.
                 gradients = torch.is_grad_enabled() and not torch.jit.is_tracing()
                 arenas = self.ready(gradients=gradients, inputs_require_grad=inputs_require_grad)
+                if torch.jit.is_tracing() and _differs_under_autocast(self):
+                    arenas = as_constants(arenas)
             except OriginalPath as decision:
                 reason = str(decision)
                 self.note(reason)
         if reason is not None:
             return None
+        if hidden_states.dtype != torch.float32:
+            hidden_states = _as_autocast_adds_them(hidden_states)
         return _call_operator(hidden_states, attention_mask, arenas, self.op_policy.skip_padding)
 
     def config_reason(self) -> str | None:
@@ -196,13 +211,29 @@ class PackedEncoder(nn.Module):
         sources = self.check(gradients=gradients, inputs_require_grad=inputs_require_grad)
         packed = self._op_packed
         if packed is not None and packed.sources is sources and sources.same_weights():
-            return packed.arenas
+            arenas = packed.arenas.get(self.precision_now(sources))
+            if arenas is not None:
+                return arenas
         with _packing:
             packed = self._op_packed  # another thread may have packed while this one waited
             if packed is None or not (packed.sources.same_modules() and packed.sources.same_weights()):
-                packed = self._pack()
+                packed = self._pack(None)
+            elif self.precision_now(packed.sources) not in packed.arenas:
+                packed = self._pack(packed)
             self._op_sources = packed.sources
-            return packed.arenas
+            return packed.arenas[self.precision_now(packed.sources)]
+
+    def precision_now(self, sources: Sources) -> str:
+        """That of a call at this place: the chosen one, or that of the model and autocast."""
+        return self.op_policy.precision or followed_precision(sources.dtypes, _autocast_dtype())
+
+    def precision_of_model(self, sources: Sources) -> str:
+        """That of a call without autocast."""
+        return self.op_policy.precision or followed_precision(sources.dtypes, None)
+
+    def packings(self) -> Mapping[str, tuple[Tensor, ...]]:
+        """What is packed at present, by precision."""
+        return {} if self._op_packed is None else self._op_packed.arenas
 
     def pack_early(self) -> None:
         """Pack now if possible, so that a graph recorded before the first forward finds packed weights.
@@ -270,7 +301,8 @@ class PackedEncoder(nn.Module):
         """The state to copy or pickle: the other side packs again, unless it cannot."""
         state = {**self.__dict__, "_op_sources": None, "_op_packed": None}
         if not self.op_freed:
-            state["_buffers"] = {**self._buffers, **dict.fromkeys(self.op_buffers)}
+            dropped = dict.fromkeys((*self.op_buffers, _AUTOCAST_BUFFER))
+            state["_buffers"] = {**self._buffers, **dropped}
         return state
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -282,25 +314,36 @@ class PackedEncoder(nn.Module):
         else:
             self.pack_early()
 
-    def _pack(self) -> Packed:
+    def _pack(self, earlier: Packed | None) -> Packed:
+        """Pack what a call now needs, beside what is `earlier` packed from weights that are the same."""
         if self.op_freed:
             raise RuntimeError(f"{_FREED}, but its parameters were changed since. Load the model again.")
-        sources = read_sources(self, self.family)
-        packed = Packed(sources, pack(sources, self.op_policy))
+        sources = earlier.sources if earlier else read_sources(self, self.family)
+        precision = self.precision_now(sources)
+        arenas = pack(sources, replace(self.op_policy, precision=precision))
+        packed = Packed(sources, {**(earlier.arenas if earlier else {}), precision: arenas})
         self._op_packed = packed
-        self._show(packed.arenas)
+        self._show(packed)
         return packed
 
     def _adopt_freed(self) -> None:
         self._op_sources = read_sources(self, self.family, freed=True)
-        self._op_packed = Packed(self._op_sources, tuple(getattr(self, name) for name in self.op_buffers))
+        arenas = tuple(getattr(self, name) for name in self.op_buffers)
+        self._op_packed = Packed(self._op_sources, {self.precision_now(self._op_sources): arenas})
 
     def _drop(self) -> None:
         self._op_sources = self._op_packed = None
-        self._show((None,))
+        self._show(None)
 
-    def _show(self, arenas: tuple[Tensor | None, ...]) -> None:
-        """Let the buffers be `arenas`."""
+    def _show(self, packed: Packed | None) -> None:
+        """Let the buffers be what is packed."""
+        arenas: tuple[Tensor | None, ...] = (None,)
+        under_autocast = None
+        if packed is not None:
+            precision = self.precision_of_model(packed.sources)
+            arenas = packed.arenas.get(precision, arenas)
+            (under_autocast,) = next((a for p, a in packed.arenas.items() if p != precision), (None,))
+        self.register_buffer(_AUTOCAST_BUFFER, under_autocast, persistent=False)
         names = (_BUFFER, *(f"{_BUFFER}_{index}" for index in range(1, len(arenas))))
         for name in self.op_buffers[len(names) :]:
             delattr(self, name)
@@ -346,6 +389,9 @@ def _prepare_graph(encoder: PackedEncoder, gradients: bool, inputs_require_grad:
             raise OriginalPath("it was exported in training mode or before it was packed (call eval() last)")
         if reason := packed.sources.interception():
             raise OriginalPath(reason)
+        if encoder.precision_now(packed.sources) not in packed.arenas:
+            with _packing:
+                encoder._pack(packed)
     except OriginalPath as decision:
         return str(decision)
     return None
@@ -354,6 +400,29 @@ def _prepare_graph(encoder: PackedEncoder, gradients: bool, inputs_require_grad:
 @torch.compiler.assume_constant_result
 def _note_in_graph(encoder: PackedEncoder, reason: str) -> None:
     encoder.note(reason)
+
+
+@torch.compiler.assume_constant_result
+def _differs_under_autocast(encoder: PackedEncoder) -> bool:
+    """Whether a graph that is being recorded runs in another precision than it would without autocast."""
+    packed = encoder._op_packed
+    if packed is None:
+        return False
+    return encoder.precision_now(packed.sources) != encoder.precision_of_model(packed.sources)
+
+
+def _autocast_dtype() -> torch.dtype | None:
+    """The dtype in which autocast has the CPU multiply in this thread; None where it is off."""
+    return torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else None
+
+
+def _as_autocast_adds_them(hidden_states: Tensor) -> Tensor:
+    """Under autocast Hugging Face adds the products to the hidden states in the wider dtype of the two, and
+    that is the dtype of its result."""
+    autocast = _autocast_dtype()
+    if autocast is None:
+        return hidden_states
+    return hidden_states.to(torch.promote_types(hidden_states.dtype, autocast))
 
 
 def _check_transforms(hidden_states: Tensor) -> None:

@@ -53,6 +53,7 @@ class Sources:
         hooks: the hook dicts of all modules; torch keeps these dicts and changes their content.
         attributes: the `__dict__` of all modules, and `moded` of those that compute otherwise in training.
         layers: the dict that holds the layers.
+        dtypes: of the matrices, which decide the precision where nobody chose one.
         num_layers, num_heads, hidden_act, layer_norm_eps: the sizes and kind of all layers.
     """
 
@@ -68,6 +69,7 @@ class Sources:
     attributes: tuple[dict[str, Any], ...]
     moded: tuple[dict[str, Any], ...]
     layers: dict[str, Any]
+    dtypes: frozenset[torch.dtype]
     num_layers: int
     num_heads: int
     hidden_act: str
@@ -159,6 +161,7 @@ def read_sources(encoder: nn.Module, family: Family, *, freed: bool = False) -> 
         attributes=tuple(module.__dict__ for module in modules),
         moded=tuple(module.__dict__ for module in modules if type(module) not in (nn.Linear, nn.LayerNorm)),
         layers=encoder.get_submodule(family.layers)._modules,
+        dtypes=frozenset(weight.dtype for weight in weights if weight.dim() == 2),
         num_layers=len(layers),
         num_heads=config.num_attention_heads,
         hidden_act=ACTIVATIONS[hidden_act],
@@ -208,6 +211,13 @@ def join(arenas: Sequence[Tensor]) -> Tensor:
         return arenas[0]
     with _unobserved(), torch.inference_mode(False), torch.no_grad():
         return torch.cat(list(arenas))
+
+
+def as_constants(arenas: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    """The same memory in tensors that a trace takes for constants, whether or not it knew `arenas` as buffers
+    when it began: so a trace that had them packed and its check, which finds them packed, record the same."""
+    with _unobserved():
+        return tuple(arena.detach() for arena in arenas)
 
 
 @contextmanager

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from typing import Any
 
+import torch
+
 PRECISIONS = ("fp32", "fp32_qint8", "bf16", "bf16_qint8")
 FACTORS_PER_LAYER = 8
+
+# What is said of the precision where it is nobody's choice and there is no call yet to follow.
+FOLLOWS = "follows the model"
 
 # The attribute of a model's config that keeps its options, and their names in it.
 SAVED = "bert_op"
@@ -36,7 +41,8 @@ class Policy:
     """How one encoder runs.
 
     Attributes:
-        precision: one of `PRECISIONS`.
+        precision: one of `PRECISIONS`; None where nobody chose one: then each call follows the model, see
+            `followed_precision`.
         skip_padding: leave out positions that no query attends; their rows are zero in the result.
         quantization_factors: empty, or 8 floats a layer for the int8 precisions: min and max of the inputs of
             QKV, attention output, intermediate and output.
@@ -44,19 +50,20 @@ class Policy:
             sorted indices; in that of models to come also names and indices from the end.
     """
 
-    precision: str = "fp32"
+    precision: str | None = None
     skip_padding: bool = False
     quantization_factors: tuple[float, ...] = ()
     keep_layers: tuple[int | str, ...] = ()
 
     def __post_init__(self) -> None:
-        check_precision(self.precision)
+        if self.precision is not None:
+            check_precision(self.precision)
         if not isinstance(self.skip_padding, bool):
             raise TypeError(f"skip_padding={self.skip_padding!r} is not a bool: give True or False.")
 
     @property
     def quantized(self) -> bool:
-        return self.precision.endswith("_qint8")
+        return self.precision is not None and self.precision.endswith("_qint8")
 
     @property
     def packing(self) -> tuple[object, ...]:
@@ -64,8 +71,25 @@ class Policy:
         return (self.precision, *((self.quantization_factors, self.keep_layers) if self.quantized else ()))
 
     def precision_of(self, layer: int) -> str:
-        """That of one layer: kept ones have the precision that the others are quantized from."""
+        """That of one layer: kept ones have the precision that the others are quantized from.
+
+        Needs a precision that is chosen or was found by `followed_precision`.
+        """
+        assert self.precision is not None
         return self.precision.removesuffix("_qint8") if layer in self.keep_layers else self.precision
+
+
+def followed_precision(weights: Collection[torch.dtype], autocast: torch.dtype | None) -> str:
+    """The precision of a call for which nobody chose one: `bf16` where Hugging Face would multiply nothing
+    but bf16, else `fp32`. So it is never less precise than what the model is in.
+
+    Args:
+        weights: the dtypes of the matrices of all layers. Biases and LayerNorms do not count: every precision
+            has them in fp32.
+        autocast: the dtype that autocast has the products of the CPU in; None where it is off.
+    """
+    multiplied = set(weights) if autocast is None else {autocast}
+    return "bf16" if multiplied == {torch.bfloat16} else "fp32"
 
 
 def check_precision(precision: object, setting: str = "precision") -> None:
@@ -138,8 +162,9 @@ def check_kept_layers(
 
 
 def _from_environment(environ: Mapping[str, str]) -> Policy:
-    precision = environ.get("BERT_OP_PRECISION") or "fp32"
-    check_precision(precision, "BERT_OP_PRECISION")
+    precision = environ.get("BERT_OP_PRECISION") or None
+    if precision is not None:
+        check_precision(precision, "BERT_OP_PRECISION")
     flag = environ.get("BERT_OP_SKIP_PADDING") or "0"
     if flag.lower() not in _FLAGS:
         raise ValueError(f"BERT_OP_SKIP_PADDING={flag!r} is neither on nor off: set it to 1 or 0.")
@@ -147,23 +172,12 @@ def _from_environment(environ: Mapping[str, str]) -> Policy:
 
 
 _default = _from_environment(os.environ)
-_chosen = bool(os.environ.get("BERT_OP_PRECISION"))  # whether the precision in it is somebody's choice
 _overrides: ContextVar[dict[str, Any]] = ContextVar("bert_op_overrides")
 
 
 def current_policy() -> Policy:
     """The policy that a model created now takes."""
     return replace(_default, **_overrides.get({}))
-
-
-def precision_was_chosen() -> bool:
-    """Whether the precision of `current_policy` was set by the environment, `configure` or `using`."""
-    return _chosen or "precision" in _overrides.get({})
-
-
-def config_has_precision(config: Any) -> bool:
-    """Whether a model's config says something of the precision."""
-    return any(getattr(config, name, None) is not None for name in (SAVED, *_HALVES))
 
 
 def configure(
@@ -181,9 +195,8 @@ def configure(
         ValueError, TypeError: the precision is unknown, skip_padding is not a bool, or keep_layers is not a
             list of indices and names.
     """
-    global _default, _chosen
+    global _default
     _default = replace(_default, **_given(precision, skip_padding, keep_layers))
-    _chosen = _chosen or precision is not None
 
 
 @contextmanager
@@ -207,7 +220,8 @@ def policy_of_config(config: Any, policy: Policy) -> Policy:
     """`policy`, overridden by what a model's `config` says.
 
     `bert_op` is what `optimize` left there. `use_bfloat16` and `use_quantization` choose the two halves of
-    the precision; `quantization_factors` are used by the int8 precisions and otherwise left alone, since a
+    the precision, and where neither it nor anything else chose one, the half that is not given is fp32 or
+    unquantized; `quantization_factors` are used by the int8 precisions and otherwise left alone, since a
     saved config keeps them.
 
     Raises:
@@ -222,7 +236,8 @@ def policy_of_config(config: Any, policy: Policy) -> Policy:
     policy = replace(policy, **saved)
     use_bfloat16, use_quantization = (getattr(config, name, None) for name in _HALVES)
     if use_bfloat16 is not None or use_quantization is not None:
-        bfloat16 = policy.precision.startswith("bf16") if use_bfloat16 is None else bool(use_bfloat16)
+        chosen = policy.precision or "fp32"
+        bfloat16 = chosen.startswith("bf16") if use_bfloat16 is None else bool(use_bfloat16)
         quantized = policy.quantized if use_quantization is None else bool(use_quantization)
         precision = ("bf16" if bfloat16 else "fp32") + ("_qint8" if quantized else "")
         policy = replace(policy, precision=precision)
@@ -238,8 +253,10 @@ def policy_of_config(config: Any, policy: Policy) -> Policy:
 def save_to_config(config: Any, policy: Policy) -> dict[str, Any]:
     """Write `policy` into `config`, so that it is saved with the model; returns the attributes before.
 
-    What the config said in its own words is brought in line, for it outranks what is written here.
+    What the config said in its own words is brought in line, for it outranks what is written here. The
+    policy has a precision: there is nothing to save where nobody chose one.
     """
+    assert policy.precision is not None
     values: dict[str, Any] = {
         SAVED: {
             "precision": policy.precision,
