@@ -11,7 +11,7 @@ imported, and what is built on them is imported when it is first asked for.
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from bert_op._library import LibraryError, load
+from bert_op._library import LibraryError, load, started_as_command
 from bert_op._policy import configure, using
 from bert_op._substitution import substitute_on_import
 
@@ -59,5 +59,9 @@ def __dir__() -> list[str]:
     return sorted({*globals(), *_LATER})
 
 
-load()
+try:
+    load()
+except LibraryError:
+    if not started_as_command():  # which says it itself
+        raise
 substitute_on_import()

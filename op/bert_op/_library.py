@@ -63,6 +63,13 @@ def load() -> None:
     _operators.complete()
 
 
+def started_as_command() -> bool:
+    """Whether this is the import with which `python -m bert_op` begins."""
+    arguments = sys.orig_argv
+    where = arguments.index("-m") + 1 if "-m" in arguments else len(arguments)
+    return sys.argv[:1] == ["-m"] and arguments[where : where + 1] == ["bert_op"]
+
+
 def loaded_from() -> str | None:
     """The path of the library, or None if the process had loaded it before `bert_op` was imported."""
     return _loaded_from
