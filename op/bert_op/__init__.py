@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from bert_op._library import LibraryError, load, started_as_command
 from bert_op._policy import configure, using
+from bert_op._seam import BertOpWarning
 from bert_op._substitution import substitute_on_import
 
 if TYPE_CHECKING:
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
     from bert_op._encoder import BertEncoderOp
     from bert_op._explain import explain
     from bert_op._optimize import optimize, restore
-    from bert_op._packed_encoder import BertOpWarning
     from bert_op._profile import profile
 
 __all__ = [
@@ -38,7 +38,6 @@ __all__ = [
 
 _LATER = {
     "BertEncoderOp": "bert_op._encoder",
-    "BertOpWarning": "bert_op._packed_encoder",
     "calibrate": "bert_op._calibrate",
     "explain": "bert_op._explain",
     "optimize": "bert_op._optimize",

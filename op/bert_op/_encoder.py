@@ -1,7 +1,8 @@
 """The drop-ins for Hugging Face's encoders: one class a family, made when the family is first met.
 
-Families differ in how their encoder is called and in what it returns, and in nothing else that the operator
-sees: `CALLS` has one class for each way, and `replacement` joins it with Hugging Face's own class.
+How an encoder is called differs by version and is read off the installed one (`_seam`). Families differ in
+what their encoder returns and adds to the scores, and in nothing else that the operator sees: `CALLS` has one
+class for each way, and `replacement` joins it with Hugging Face's own class.
 """
 
 from __future__ import annotations
@@ -14,20 +15,17 @@ from torch import Tensor
 from transformers.modeling_outputs import BaseModelOutput, BaseModelOutputWithPastAndCrossAttentions
 
 from bert_op._calibrate import FLAG, recorded_into_config
-from bert_op._families import FAMILIES, Family, config_of
+from bert_op._families import FAMILIES, Family, config_of, unexpected_in
 from bert_op._packed_encoder import PackedEncoder
-from bert_op._packing import recording
 from bert_op._policy import current_policy, policy_of_config
+from bert_op._recording import recording
+from bert_op._seam import MASK_BY_VIEW, RECORDED, Seam, UnexpectedSeam, left_alone, too_old, warn_once
 
 _DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
 # The attention implementations that compute what the operator computes; None is Hugging Face's default,
 # eager.
 _ATTENTION = (None, "eager", "sdpa")
-
-# Passed to encoders and read by none of the code that the operator replaces; BERT's own call, where a decoder
-# reads `use_cache`, names it.
-_UNREAD = frozenset({"num_items_in_batch", "position_ids", "return_dict", "use_cache"})
 
 _CALIBRATING = f"config.{FLAG} is set"
 
@@ -44,39 +42,74 @@ class _DropIn(PackedEncoder):
     but not other writes to the parameters until the next `eval()`.
     """
 
-    # Whether Hugging Face takes hidden states and attentions from hooks on the layers.
-    recorded_by_hooks: ClassVar[bool] = True
+    original: ClassVar[type[torch.nn.Module]]
+    seam: ClassVar[Seam]
+    result: ClassVar[type[BaseModelOutput]] = BaseModelOutput
 
     def __init__(self, config: Any) -> None:
         super().__init__(config)
-        self.attach(policy_of_config(config, current_policy()))
+        if reason := unexpected_in(self, self.family):
+            self.__class__ = self.original
+            warn_once(left_alone(self.family.name, reason))
+        else:
+            self.attach(policy_of_config(config, current_policy()))
+
+    def forward(self, *arguments: Any, **named: Any) -> Any:
+        """Run all layers. The arguments and the result are those of Hugging Face's own forward.
+
+        Args:
+            hidden_states: (B, S, H).
+            attention_mask: None; (B, S), nonzero = attend; or (B or 1, heads or 1, S or 1, S), boolean with
+                True = attend, or additive; of MPNet None or additive.
+        Raises:
+            RuntimeError: the mask does not fit the hidden states, or a weight is not finite.
+        """
+        call = self.seam.bind(arguments, named)
+        if call is None:
+            return super().forward(*arguments, **named)  # says what is missing, or given twice
+        hidden_states, attention_mask = call[self.seam.hidden_states], call.get(self.seam.attention_mask)
+        reason = self._unable(call, hidden_states) or self._mask_reason(attention_mask)
+        if reason is None:
+            attention_mask = self._scores_bias(hidden_states, attention_mask)
+        output = self.encode(hidden_states, attention_mask, reason)
+        if output is None:
+            return self._original(reason, *arguments, **named)
+        as_tuple = self.seam.returns_tuple(call)
+        if as_tuple is None:
+            as_tuple = not config_of(self).return_dict
+        return (output,) if as_tuple else self.result(last_hidden_state=output)
 
     def config_reason(self) -> str | None:
         config = config_of(self)
         if getattr(config, FLAG, False):
             return _CALIBRATING
-        if getattr(config, "_attn_implementation", None) not in _ATTENTION:
+        if config is not None and config._attn_implementation not in _ATTENTION:
             return f"the attention implementation is {config._attn_implementation!r}"
         return None
 
-    def _unable(self, hidden_states: Tensor, rest: dict[str, Any]) -> str | None:
-        """What this call or the config asks for that the operator does not do, or None.
-
-        Args:
-            rest: arguments of the call that only the original path reads.
-        """
-        if reason := self.config_reason():
+    def _unable(self, call: dict[str, Any], hidden_states: Tensor) -> str | None:
+        """What this call or the config asks for that the operator does not do, or None."""
+        if reason := self.config_reason() or self.seam.asked(call):
             return reason
-        if self.recorded_by_hooks and recording():
-            return "hidden states or attentions are recorded"
+        if not self.seam.asked_for_recordings and recording():
+            return RECORDED
         if hidden_states.device.type != "cpu":
             return f"the hidden states are on device {hidden_states.device.type}"
         if hidden_states.dtype not in _DTYPES:
             return f"the hidden states have dtype {hidden_states.dtype}"
-        for name, value in rest.items():
-            if name not in _UNREAD and value is not None and value is not False:
-                return f"argument {name} was given"
         return None
+
+    def _mask_reason(self, attention_mask: Tensor | None) -> str | None:
+        """Why the mask means something else to Hugging Face's forward than to the operator, or None."""
+        if self.seam.attention_mask != MASK_BY_VIEW or attention_mask is None or attention_mask.dim() == 2:
+            return None
+        config = config_of(self)
+        by_sdpa = config is not None and config._attn_implementation == "sdpa"
+        return None if by_sdpa else "the attention mask is viewed as (batch, length)"
+
+    def _scores_bias(self, hidden_states: Tensor, attention_mask: Tensor | None) -> Tensor | None:
+        """The mask, and whatever else the family adds to the scaled scores."""
+        return attention_mask
 
     def _original(self, reason: str | None, *arguments: Any, **rest: Any) -> Any:
         """Hugging Face's own forward."""
@@ -87,96 +120,23 @@ class _DropIn(PackedEncoder):
 
 
 class _BertCall(_DropIn):
-    """Called as `BertEncoder`, which can also be a decoder."""
+    """Returns what `BertEncoder` does, which can also be a decoder."""
 
-    def forward(
-        self,
-        hidden_states: Tensor,
-        attention_mask: Tensor | None = None,
-        encoder_hidden_states: Tensor | None = None,
-        encoder_attention_mask: Tensor | None = None,
-        past_key_values: Any = None,
-        use_cache: bool | None = None,
-        **kwargs: Any,
-    ) -> BaseModelOutputWithPastAndCrossAttentions:
-        """Run all layers on `hidden_states` (B, S, H).
-
-        Args:
-            attention_mask: None; (B, S), nonzero = attend; or (B or 1, heads or 1, S or 1, S), boolean with
-                True = attend, or additive.
-        Raises:
-            RuntimeError: the mask does not fit the hidden states, or a weight is not finite.
-        """
-        if encoder_hidden_states is not None or encoder_attention_mask is not None:
-            reason: str | None = "cross attention was asked for"
-        elif past_key_values is not None or use_cache:
-            reason = "a key/value cache was asked for"
-        else:
-            reason = self._unable(hidden_states, kwargs)
-        output = self.encode(hidden_states, attention_mask, reason)
-        if output is not None:
-            return BaseModelOutputWithPastAndCrossAttentions(last_hidden_state=output)
-        return self._original(
-            reason,
-            hidden_states,
-            attention_mask,
-            encoder_hidden_states,
-            encoder_attention_mask,
-            past_key_values,
-            use_cache,
-            **kwargs,
-        )
+    result = BaseModelOutputWithPastAndCrossAttentions
 
 
 class _PlainCall(_DropIn):
-    """Called as `LayoutLMEncoder` and DistilBERT's `Transformer`, which are encoders only."""
-
-    def forward(
-        self, hidden_states: Tensor, attention_mask: Tensor | None = None, **kwargs: Any
-    ) -> BaseModelOutput:
-        """Run all layers on `hidden_states` (B, S, H); the mask and the errors are those of BERT's."""
-        reason = self._unable(hidden_states, kwargs)
-        output = self.encode(hidden_states, attention_mask, reason)
-        if output is not None:
-            return BaseModelOutput(last_hidden_state=output)
-        return self._original(reason, hidden_states, attention_mask, **kwargs)
+    """Returns what `LayoutLMEncoder` and DistilBERT's `Transformer` do, which are encoders only."""
 
 
 class _MPNetCall(_DropIn):
-    """Called as `MPNetEncoder`, which adds a relative position bias to the scores and may return a tuple."""
+    """Adds a relative position bias to the scores, as `MPNetEncoder` does."""
 
-    recorded_by_hooks = False  # it is asked for them by arguments
-
-    def forward(
-        self,
-        hidden_states: Tensor,
-        attention_mask: Tensor | None = None,
-        output_attentions: bool = False,
-        output_hidden_states: bool = False,
-        return_dict: bool = False,
-        **kwargs: Any,
-    ) -> BaseModelOutput | tuple[Tensor, ...]:
-        """Run all layers on `hidden_states` (B, S, H).
-
-        Args:
-            attention_mask: None or additive, (B or 1, heads or 1, S or 1, S).
-        Raises:
-            RuntimeError: the mask does not fit the hidden states, or a weight is not finite.
-        """
-        if output_attentions or output_hidden_states:
-            reason: str | None = "hidden states or attentions are recorded"
-        elif attention_mask is not None and (
-            attention_mask.dim() != 4 or not attention_mask.is_floating_point()
-        ):
-            reason = "the attention mask is not additive"  # which is how this family reads any mask
-        else:
-            reason = self._unable(hidden_states, kwargs)
-        scores_bias = None if reason else self._scores_bias(hidden_states, attention_mask)
-        output = self.encode(hidden_states, scores_bias, reason)
-        if output is None:
-            flags = (output_attentions, output_hidden_states, return_dict)
-            return self._original(reason, hidden_states, attention_mask, *flags, **kwargs)
-        return BaseModelOutput(last_hidden_state=output) if return_dict else (output,)
+    def _mask_reason(self, attention_mask: Tensor | None) -> str | None:
+        additive = attention_mask is None or (
+            attention_mask.dim() == 4 and attention_mask.is_floating_point()
+        )
+        return None if additive else "the attention mask is not additive"  # which is how it reads any mask
 
     def _scores_bias(self, hidden_states: Tensor, attention_mask: Tensor | None) -> Tensor:
         """What is added to the scaled scores, (B or 1, heads, S, S): the bias is the same for every batch
@@ -191,8 +151,14 @@ _making = threading.RLock()  # the import of a family's module asks for the same
 
 
 def replacement(family: Family) -> type[PackedEncoder]:
-    """The class that is put in the place of the family's own encoder class. Imports the family's module."""
-    original = family.encoder
+    """The class that is put in the place of the family's own encoder class. Imports the family's module.
+
+    Raises:
+        UnexpectedSeam: the installed transformers is too old, or has the family otherwise than any known one.
+    """
+    if reason := too_old():
+        raise UnexpectedSeam(reason)
+    original, seam, _ = family.encoder, family.seam, family.parts
     with _making:
         if family.op_name not in globals():
             attributes = {
@@ -200,6 +166,7 @@ def replacement(family: Family) -> type[PackedEncoder]:
                 "__module__": __name__,
                 "family": family,
                 "original": original,
+                "seam": seam,
             }
             # By this name, in this module, pickle finds it.
             globals()[family.op_name] = type(family.op_name, (CALLS[family.call], original), attributes)
@@ -214,5 +181,8 @@ else:
     def __getattr__(name: str) -> type[PackedEncoder]:
         for family in FAMILIES:
             if family.op_name == name:
-                return replacement(family)
+                try:
+                    return replacement(family)
+                except UnexpectedSeam as reason:
+                    raise AttributeError(f"{__name__} has no {name}: {reason}") from None
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

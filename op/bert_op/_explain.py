@@ -16,6 +16,7 @@ from bert_op._library import build_info, loaded_from
 from bert_op._packed_encoder import PackedEncoder
 from bert_op._packing import OriginalPath
 from bert_op._policy import FOLLOWS, current_policy
+from bert_op._seam import too_old
 
 _NOT_CONVERTED = (
     "it is Hugging Face's own encoder: created before bert_op was imported, or restored (see optimize)"
@@ -87,7 +88,7 @@ def _explain_encoder(name: str, encoder: nn.Module) -> dict[str, Any]:
             **entry,
             "packed_bytes": 0,
             "packed": None,
-            "fallbacks": [_NOT_CONVERTED],
+            "fallbacks": [too_old() or _NOT_CONVERTED],
             "layers": [_layer(name, index, "original", None, None) for index in range(num_layers)],
         }
     policy = encoder.op_policy

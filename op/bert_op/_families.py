@@ -14,6 +14,8 @@ from typing import Any, Literal
 
 from torch import nn
 
+from bert_op._seam import EARLIER_PARTS, Seam, UnexpectedSeam, left_alone, read_seam
+
 HEAD_SIZES = (32, 64, 96, 128)
 
 # Hugging Face's name of an activation -> the operator's. The tanh approximations differ in rounding only.
@@ -71,7 +73,7 @@ class Family:
         module: full name of Hugging Face's module.
         prefix: what the names of its classes begin with.
         encoder_name, part_names: of the encoder's class, and of those that its layers consist of.
-        call: how its encoder is called, an entry of `bert_op._encoder.CALLS`.
+        call: what its encoder returns and adds to the scores, an entry of `bert_op._encoder.CALLS`.
         weighted: paths, in a layer, of the 8 modules with a weight and a bias, in the order of `prepack`:
             query, key, value, attention output, its LayerNorm, intermediate, output, its LayerNorm.
         activation: path, in a layer, of the activation module.
@@ -100,16 +102,35 @@ class Family:
     @cached_property
     def encoder(self) -> type[nn.Module]:
         """The family's own encoder class, whether or not another one is in its place by now."""
-        found = getattr(import_module(self.module), self.encoder_name)
+        (found,) = self._classes(self.encoder_name)
         own: type[nn.Module] = getattr(found, "original", found)
         return own
 
     @cached_property
     def parts(self) -> frozenset[type[nn.Module]]:
         """The module types that a layer consists of, beside the activation."""
+        own = (self._classes(part, *EARLIER_PARTS.get(part, ())) for part in self.part_names)
+        return frozenset({nn.Dropout, nn.LayerNorm, nn.Linear}.union(*own))
+
+    @cached_property
+    def seam(self) -> Seam:
+        """How its encoder is called."""
+        from bert_op._recording import way_is_known  # transformers is imported by now: the encoder's class is
+
+        seam = read_seam(self.encoder.forward)
+        if not seam.asked_for_recordings and not way_is_known():
+            raise UnexpectedSeam("its models record hidden states in an unknown way")
+        if self.call == "mpnet" and not hasattr(self.encoder, "compute_position_bias"):
+            raise UnexpectedSeam(f"{self.encoder_name} has no compute_position_bias")
+        return seam
+
+    def _classes(self, *names: str) -> set[type[nn.Module]]:
+        """Those of these classes that Hugging Face's module has; UnexpectedSeam if it has none of them."""
         module = import_module(self.module)
-        own = (getattr(module, name) for name in self.part_names)
-        return frozenset({nn.Dropout, nn.LayerNorm, nn.Linear, *own})
+        found = {getattr(module, name) for name in names if hasattr(module, name)}
+        if not found:
+            raise UnexpectedSeam(f"{self.module} has no class {' or '.join(names)}")
+        return found
 
 
 def _like_bert(
@@ -202,18 +223,51 @@ REFUSED = {
     "yoso": "its attention is approximated",
 }
 
+# What every config has, beside `Family.config_names`.
+_CONFIG_NAMES = ("_attn_implementation", "hidden_size", "num_attention_heads", "num_hidden_layers")
+
 _BY_CLASS = {(family.module, family.encoder_name): family for family in FAMILIES}
 
 
 def family_of(encoder: nn.Module) -> Family | None:
-    """The family of `encoder`, which is of the family's own class or of the one that `bert_op` puts in its
-    place.
+    """The family of `encoder`, which is of the family's own class and built as the family is, or of the class
+    that `bert_op` puts in its place.
 
     Any other subclass, also one of ours, may compute something else, so it belongs to no family.
     """
-    kind = type(encoder)
-    ours: Family | None = vars(kind).get("family")
-    return ours if isinstance(ours, Family) else _BY_CLASS.get((kind.__module__, kind.__qualname__))
+    ours: Family | None = vars(type(encoder)).get("family")
+    if isinstance(ours, Family):
+        return ours
+    family = _family_of_class(type(encoder))
+    return family if family is not None and unexpected_in(encoder, family) is None else None
+
+
+def _family_of_class(kind: type[nn.Module]) -> Family | None:
+    return _BY_CLASS.get((kind.__module__, kind.__qualname__))
+
+
+def unexpected_in(encoder: nn.Module, family: Family) -> str | None:
+    """What the installed transformers has otherwise in an encoder that is called as `family`'s, or None."""
+    try:
+        _ = family.encoder, family.parts, family.seam
+        for layer in list(encoder.get_submodule(family.layers).children())[:1]:
+            for path in (*family.weighted, family.activation):
+                layer.get_submodule(path)
+            config = encoder.get_submodule(family.config_holder).config
+            for name in (*_CONFIG_NAMES, *family.config_names):
+                getattr(config, name)
+    except (AttributeError, UnexpectedSeam) as reason:
+        return str(reason)
+    return None
+
+
+def left_alone_in(model: nn.Module) -> str | None:
+    """The sentence about an encoder in `model` that is a family's by its name, but `unexpected_in` it."""
+    for module in model.modules():
+        family = _family_of_class(type(module))
+        if family is not None and (reason := unexpected_in(module, family)):
+            return left_alone(family.name, reason)
+    return None
 
 
 def _names_of(encoder: nn.Module) -> Family:

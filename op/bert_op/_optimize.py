@@ -9,7 +9,7 @@ from typing import Any
 from torch import nn
 
 from bert_op._encoder import replacement
-from bert_op._families import FAMILIES, config_of, encoders_of, family_of, layers_of, refusal
+from bert_op._families import FAMILIES, config_of, encoders_of, family_of, layers_of, left_alone_in, refusal
 from bert_op._packed_encoder import PackedEncoder
 from bert_op._packing import OriginalPath
 from bert_op._policy import (
@@ -23,6 +23,7 @@ from bert_op._policy import (
     policy_of_config,
     save_to_config,
 )
+from bert_op._seam import too_old
 
 _DEFAULT_PRECISION = "bf16_qint8"
 _OPTIONS = ("skip_padding", "free_original", "quantization_factors", "keep_layers")
@@ -59,8 +60,8 @@ def optimize(
         `from_pretrained` restores them where `bert_op` is imported.
     Raises:
         TypeError: an option is unknown or of the wrong type, or `model` is no `nn.Module`.
-        ValueError: the precision is unknown, the factors do not fit, there is no such layer to keep, or the
-            model has no supported encoder.
+        ValueError: the precision is unknown, the factors do not fit, there is no such layer to keep, the
+            model has no supported encoder, or transformers is older than 4.56.
         RuntimeError: a weight is not finite; the model is then as it was.
     """
     if unknown:
@@ -114,8 +115,12 @@ def _supported_encoders(model: nn.Module) -> dict[str, nn.Module]:
         raise TypeError(
             f"optimize takes an nn.Module, not {type(model).__name__}: for a pipeline, give its .model."
         )
+    if reason := too_old():
+        raise ValueError(reason)
     encoders = encoders_of(model)
     if not encoders:
+        if reason := left_alone_in(model):
+            raise ValueError(reason)
         families = ", ".join(family.name for family in FAMILIES)
         reason = refusal(model)
         raise ValueError(

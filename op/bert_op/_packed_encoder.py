@@ -16,6 +16,7 @@ from torch.autograd import forward_ad
 from bert_op._families import Family, config_of
 from bert_op._packing import OriginalPath, Sources, as_constants, join, pack, read_sources
 from bert_op._policy import Policy, current_policy, followed_precision, policy_of_config, set_in_config
+from bert_op._seam import BertOpWarning
 
 _GRADIENTS = (
     "gradients may be asked for (for inference, call it under torch.no_grad() or torch.inference_mode())"
@@ -45,10 +46,6 @@ def _forget_lock() -> None:
 
 
 os.register_at_fork(after_in_child=_forget_lock)
-
-
-class BertOpWarning(UserWarning):
-    """The original path of a model runs, and why."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -19,10 +19,11 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import _disable_current_modes
 from transformers.activations import ACT2FN
-from transformers.utils import output_capturing
 
 from bert_op._families import ACTIVATIONS, Family, config_of, unsupported_sizes
 from bert_op._policy import FACTORS_PER_LAYER, Policy
+from bert_op._recording import is_recording_hook, replaced_forward
+from bert_op._seam import PRUNED
 
 _WEIGHTS_PER_LAYER = 16
 _SAMPLES = 8
@@ -104,18 +105,11 @@ class Sources:
             functions = itertools.chain.from_iterable(hooks.values() for hooks in self.hooks)
             # Once asked for hidden states or attentions, a model keeps Hugging Face's hooks; they are idle
             # until asked again, which `recording` tells.
-            if any(
-                getattr(function, "__module__", None) != output_capturing.__name__ for function in functions
-            ):
+            if not all(map(is_recording_hook, functions)):
                 return "hooks are registered on modules inside the encoder"
         if any(map(operator.contains, self.attributes, itertools.repeat("forward"))):
-            return "the forward method of a module inside the encoder was replaced"
+            return replaced_forward(self.attributes)
         return None
-
-
-def recording() -> bool:
-    """Whether hidden states or attentions are being recorded in this forward, by Hugging Face's own hooks."""
-    return bool(output_capturing._active_collector.get())
 
 
 def read_sources(encoder: nn.Module, family: Family, *, freed: bool = False) -> Sources:
@@ -241,6 +235,8 @@ def _check_modules(layers: list[nn.Module], family: Family, hidden_act: str) -> 
                 f"layer {index} applies {type(activation).__name__}, but its config says {hidden_act!r}"
             )
         for name, module in layer.named_modules():
+            if getattr(module, PRUNED, None):
+                raise OriginalPath(f"heads of layer {index} were pruned")
             if module is not activation and type(module) not in family.parts:
                 kind = f"{type(module).__module__}.{type(module).__qualname__}"
                 raise OriginalPath(f"layer {index} contains {name} of type {kind}")

@@ -11,6 +11,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from bert_op._families import FAMILIES, Family
+from bert_op._seam import UnexpectedSeam, left_alone, too_old, warn_once
 
 if TYPE_CHECKING:
     from torch import nn
@@ -19,8 +20,12 @@ if TYPE_CHECKING:
 def substitute_on_import() -> None:
     """Let models created from here on have our encoder where they would have had one of a family's own.
 
-    A family's module that is not imported yet is waited for.
+    A family's module that is not imported yet is waited for. What `bert_op` does not know stays as it is, and
+    a warning says so.
     """
+    if reason := too_old():
+        warn_once(reason)
+        return
     awaited = {}
     for family in FAMILIES:
         if family.module in sys.modules:
@@ -35,7 +40,12 @@ def _substitute(family: Family, module: ModuleType) -> None:
     """Put ours where Hugging Face's `module` has the family's encoder class, which stays picklable."""
     from bert_op._encoder import replacement  # takes its time, of which `import bert_op` needs none
 
-    setattr(module, family.encoder_name, replacement(family))
+    try:
+        ours = replacement(family)
+    except UnexpectedSeam as reason:
+        warn_once(left_alone(family.name, reason))
+        return
+    setattr(module, family.encoder_name, ours)
     # pickle finds a class by its name, which now leads to ours: the original class needs another way.
     copyreg.pickle(family.encoder, _reduce_original)
 
