@@ -74,10 +74,10 @@ class _DropIn(PackedEncoder):
         output = self.encode(hidden_states, attention_mask, reason)
         if output is None:
             return self._original(reason, *arguments, **named)
-        as_tuple = self.seam.returns_tuple(call)
-        if as_tuple is None:
-            as_tuple = not config_of(self).return_dict
-        return (output,) if as_tuple else self.result(last_hidden_state=output)
+        return_dict = self.seam.return_dict_of(call)
+        if return_dict is None:
+            return_dict = config_of(self).return_dict
+        return self.result(last_hidden_state=output) if return_dict else (output,)
 
     def config_reason(self) -> str | None:
         config = config_of(self)

@@ -133,7 +133,8 @@ class Seam:
         hidden_states, attention_mask: what it calls these two.
         read: the names of arguments that no original path is needed for.
         asked_for_recordings: whether it records hidden states and attentions itself, when asked for them.
-        without_return_dict: whether it returns a tuple if `return_dict` is not given; None: its config says.
+        return_dict: whether it returns an object, not a tuple, if that is not said.
+        by_config: whether its config says so then, and where it is said to be None.
     """
 
     parameters: tuple[str, ...]
@@ -141,7 +142,8 @@ class Seam:
     attention_mask: str
     read: frozenset[str]
     asked_for_recordings: bool
-    without_return_dict: bool | None
+    return_dict: bool | None
+    by_config: bool
 
     def bind(self, arguments: Sequence[Any], named: Mapping[str, Any]) -> dict[str, Any] | None:
         """The arguments of a call by name, or None if it cannot be called so."""
@@ -159,10 +161,11 @@ class Seam:
             return _BY_NAME[name].meaning if name in _BY_NAME else f"argument {name} was given"
         return None
 
-    def returns_tuple(self, call: Mapping[str, Any]) -> bool | None:
-        """Whether it returns a tuple from this call; None: its config says."""
-        asked = call.get("return_dict") if "return_dict" in self.parameters else None
-        return self.without_return_dict if asked is None else not asked
+    def return_dict_of(self, call: Mapping[str, Any]) -> bool | None:
+        """Whether this call returns an object, not a tuple; None: the encoder's config says."""
+        named = "return_dict" in self.parameters
+        return_dict = call.get("return_dict", self.return_dict) if named else self.return_dict
+        return None if return_dict is None and self.by_config else bool(return_dict)
 
 
 def read_seam(forward: Any) -> Seam:
@@ -183,8 +186,8 @@ def read_seam(forward: Any) -> Seam:
     masks = [name for name in meanings if meanings[name] == "mask"]
     if (len(inputs), len(masks)) != (1, 1) or named[0] != inputs[0]:
         raise UnexpectedSeam(f"its forward takes {_listed(named)}, among them not one input and one mask")
-    result = signature.get("return_dict")
-    by_config = result is not None and any(name.endswith(".can_return_tuple") for name in decorators)
+    by_config = any(name.endswith(".can_return_tuple") for name in decorators)
+    default = signature["return_dict"].default if "return_dict" in named else True
     return Seam(
         parameters=tuple(named),
         hidden_states=inputs[0],
@@ -196,7 +199,8 @@ def read_seam(forward: Any) -> Seam:
             or (argument.if_named and argument.name not in named)
         ),
         asked_for_recordings="output_hidden_states" in named,
-        without_return_dict=None if by_config else result is not None and not result.default,
+        return_dict=None if by_config else default,
+        by_config=by_config,
     )
 
 
