@@ -138,6 +138,24 @@ def test_versions_are_held_against_what_the_package_asks_for(
     assert _machine._fits("5.23.0", asked_for) is fits
 
 
+@pytest.mark.parametrize(
+    ("version", "asked_for", "fits"),
+    [
+        ("4.57.3", "<6,>=4.56", True),
+        ("4.56.0", "<6,>=4.56", True),
+        ("4.55.4", "<6,>=4.56", False),
+        ("6.0.0", "<6,>=4.56", False),
+        ("5.10.0.dev0", ">=5.9", True),
+        ("5.23.0", "==5.23.0", True),
+        ("5.23.0", ">=4, !=5.23", False),
+        ("5.23.0", ">5.23,<=5.24", False),
+        ("5.23.0", "~=5.20", None),
+    ],
+)
+def test_versions_are_compared_by_their_numbers(version: str, asked_for: str, fits: bool | None) -> None:
+    assert _machine._fits(version, asked_for) is fits
+
+
 def test_whose_the_library_is(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     assert _machine._origin().startswith(("the checkout ", "installed"))
     installed = tmp_path / "site-packages" / "bert_op" / "_machine.py"

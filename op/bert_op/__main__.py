@@ -152,7 +152,7 @@ def _transformers(machine: Machine) -> str:
         return "not installed: pip install transformers"
     if machine.transformers_range is None:
         return machine.transformers
-    fits = "which fits" if machine.transformers_fits else "which does not fit"
+    fits = {True: "which fits", False: "which does not fit", None: "asked for:"}[machine.transformers_fits]
     return f"{machine.transformers}, {fits} {machine.transformers_range}"
 
 

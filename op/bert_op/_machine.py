@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import operator
 import os
 import platform
+import re
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -19,6 +21,15 @@ from bert_op._policy import FOLLOWS, current_policy
 _CPUINFO = Path("/proc/cpuinfo")
 _OWN_CGROUPS = Path("/proc/self/cgroup")
 _CGROUPS = Path("/sys/fs/cgroup")
+
+_COMPARISONS = {
+    "<": operator.lt,
+    "<=": operator.le,
+    ">": operator.gt,
+    ">=": operator.ge,
+    "==": operator.eq,
+    "!=": operator.ne,
+}
 
 
 @dataclass(frozen=True)
@@ -202,11 +213,17 @@ def _range_of(distribution: str) -> str | None:
 
 
 def _fits(version: str | None, asked_for: str | None) -> bool | None:
-    if version is None or asked_for is None:
+    """Whether a version keeps all bounds, such as `<6,>=4.56`; None where that cannot be told."""
+    bounds = [re.fullmatch(r"([<>=!]=?)\s*([\d.]+)", bound.strip()) for bound in (asked_for or "").split(",")]
+    if version is None or None in bounds:
         return None
-    from packaging.specifiers import SpecifierSet  # which transformers brings
+    found = _numbers(version)
+    return all(_COMPARISONS[bound[1]](found, _numbers(bound[2])) for bound in bounds if bound)
 
-    return SpecifierSet(asked_for).contains(version, prereleases=True)
+
+def _numbers(version: str) -> tuple[int, ...]:
+    """The first three: a preview is taken for what it is a preview of."""
+    return tuple(map(int, [*re.findall(r"\d+", version), "0", "0"][:3]))
 
 
 def _read(path: Path) -> str:
