@@ -116,6 +116,12 @@ def test_families_that_are_not_substituted_say_why(monkeypatch: pytest.MonkeyPat
     assert list(machine.families_left) == ["bert", "roberta"]
     assert "own class" in machine.families_left["bert"]
     assert roberta.encoder_name in machine.families_left["roberta"]
+    monkeypatch.setattr(_machine, "too_old", lambda: "bert_op needs transformers 4.56 or newer")
+    machine = this_machine()
+    assert (machine.families, set(machine.families_left.values())) == (
+        (),
+        {"bert_op needs transformers 4.56 or newer"},
+    )
     monkeypatch.setattr(_machine, "_version_of", lambda name: None)
     machine = this_machine()
     assert (machine.transformers, machine.families) == (None, ())

@@ -17,6 +17,7 @@ import torch
 from bert_op._families import FAMILIES
 from bert_op._library import PATH_VARIABLE, TIER_VARIABLE, build_info, loaded_from
 from bert_op._policy import FOLLOWS, current_policy
+from bert_op._seam import BertOpWarning, UnexpectedSeam, too_old
 
 _CPUINFO = Path("/proc/cpuinfo")
 _OWN_CGROUPS = Path("/proc/self/cgroup")
@@ -167,20 +168,22 @@ def _families(transformers: str | None) -> tuple[tuple[str, ...], dict[str, str]
     """The families that are substituted, and why others are not, found by importing them."""
     if transformers is None:
         return (), {family.name: "transformers is not installed" for family in FAMILIES}
+    if reason := too_old():
+        return (), {family.name: reason for family in FAMILIES}
     substituted, left = [], {}
     for family in FAMILIES:
-        with warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter("always")
+        with warnings.catch_warnings():  # what they would say is the reason here
+            warnings.simplefilter("ignore", BertOpWarning)
             try:
                 encoder = getattr(import_module(family.module), family.encoder_name)
-            except (ImportError, AttributeError) as error:
+                _ = family.seam
+            except (ImportError, AttributeError, UnexpectedSeam) as error:
                 left[family.name] = str(error).splitlines()[0]
                 continue
         if "family" in vars(encoder):
             substituted.append(family.name)
         else:
-            said = [str(warning.message) for warning in caught if "bert_op" in str(warning.message)]
-            left[family.name] = said[0] if said else "Hugging Face's own class is in its place"
+            left[family.name] = "Hugging Face's own class is in its place"
     return tuple(substituted), left
 
 
