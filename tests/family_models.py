@@ -57,7 +57,9 @@ def family(name: str) -> Family:
 def tiny(name: str, **changes: Any) -> PretrainedConfig:
     """A config of the family: 2 layers, hidden 128, 4 heads of 32."""
     sizes = _SIZES.get(name, _BERT_SIZES)
-    config = AutoConfig.for_model(name, vocab_size=VOCABULARY, max_position_embeddings=160, **sizes)
+    sizes = {**sizes, "vocab_size": VOCABULARY, "max_position_embeddings": 160}
+    part = _PARTS.get(name)
+    config = part.config_class(**sizes) if part else AutoConfig.for_model(name, **sizes)
     for key, value in changes.items():
         setattr(config, key, value)
     return config

@@ -49,8 +49,8 @@ class _DropIn(PackedEncoder):
     def __init__(self, config: Any) -> None:
         super().__init__(config)
         if reason := unexpected_in(self, self.family):
-            self.__class__ = self.original
             warn_once(left_alone(self.family.name, reason))
+            self.__class__ = self.original
         else:
             self.attach(policy_of_config(config, current_policy()))
 

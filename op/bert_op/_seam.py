@@ -180,8 +180,8 @@ def read_seam(forward: Any) -> Seam:
     signature = inspect.signature(forward).parameters
     _, *named = (name for name, parameter in signature.items() if parameter.kind is not parameter.VAR_KEYWORD)
     meanings = {name: _BY_NAME[name].meaning for name in named if name in _BY_NAME}
-    if unknown := [str(signature[name]) for name in named if _is_unknown(signature[name])]:
-        raise UnexpectedSeam(f"its forward takes {_listed(unknown)}")
+    if unknown := [name for name in named if _is_unknown(signature[name])]:
+        raise UnexpectedSeam(f"its forward takes {_listed(unknown)}, as that of no known version does")
     inputs = [name for name in meanings if meanings[name] == "input"]
     masks = [name for name in meanings if meanings[name] == "mask"]
     if (len(inputs), len(masks)) != (1, 1) or named[0] != inputs[0]:

@@ -45,9 +45,9 @@ OTHER_SIZES: dict[str, dict[str, Any]] = {
     "markuplm": {**SIZES, "max_depth": 4, "xpath_unit_hidden_size": 8},
 }
 TEXT_MODELS = {
-    "align_text_model": "AlignTextModel",
-    "chinese_clip_text_model": "ChineseCLIPTextModel",
-    "clap_text_model": "ClapTextModel",
+    "align_text_model": "AlignText",
+    "chinese_clip_text_model": "ChineseCLIPText",
+    "clap_text_model": "ClapText",
 }
 # Recorded as graphs, too: one of each way in which an encoder is called.
 RECORDED = ("bert", "layoutlm", "distilbert", "mpnet")
@@ -59,7 +59,11 @@ class Skipped(Exception):
 
 def new_config(name: str, attention: str = "eager", **changes: Any) -> Any:
     sizes = OTHER_SIZES.get(name, SIZES)
-    made = transformers.AutoConfig.for_model(name, vocab_size=120, max_position_embeddings=160, **sizes)
+    sizes = {**sizes, "vocab_size": 120, "max_position_embeddings": 160}
+    if name in TEXT_MODELS:
+        made = getattr(transformers, f"{TEXT_MODELS[name]}Config")(**sizes)
+    else:
+        made = transformers.AutoConfig.for_model(name, **sizes)
     made._attn_implementation = attention
     for key, value in changes.items():
         setattr(made, key, value)
@@ -70,7 +74,7 @@ def new_model(name: str, attention: str = "eager", auto: str = "AutoModel", **ch
     """A model in evaluation mode, its weights of the size that trained ones have."""
     made = new_config(name, attention, **changes)
     if auto == "AutoModel" and name in TEXT_MODELS:
-        model = getattr(transformers, TEXT_MODELS[name])._from_config(made)
+        model = getattr(transformers, f"{TEXT_MODELS[name]}Model")._from_config(made)
     else:
         model = getattr(transformers, auto).from_config(made)
     generator = torch.Generator().manual_seed(0)
@@ -293,7 +297,9 @@ def decoder(family: Family) -> None:
     inputs = batch(padded=True)
     found, expected = model(**inputs), reference(**inputs)
     equal(found.logits, expected.logits)
-    cache = "past_key_values" if "past_key_values" in expected else "cache"
+    cache = next((name for name in ("past_key_values", "cache") if name in expected), None)
+    if cache is None:  # ELECTRA before 5.0 gives none back
+        return fell_back(model, "the model is a decoder")
     expect(found[cache].get_seq_length() == LENGTH, "no cache was filled")
     fell_back(model, "key/value cache")
     following = {"input_ids": inputs["input_ids"][:, :1]}
@@ -380,7 +386,7 @@ def run(family: Family, check: Callable[[Family], None]) -> str:
         return f"skip: {reason}"
     except Exception as error:
         traceback.print_exc()
-        return f"FAIL: {type(error).__name__}: {error}".splitlines()[0]
+        return f"FAIL: {type(error).__name__}: {error}".splitlines()[0][:160]
     return "ok"
 
 
