@@ -22,6 +22,9 @@ CONFIDENCE = 0.95
 # the true percentile with 99 % confidence.
 PERCENTILE_GATES: dict[int, int] = {90: 64, 95: 130, 99: 662}
 
+# Scores of fp32 outputs that are closer than this may be equal: by so much the order of its sums moves them.
+RESOLUTION = 1e-6
+
 Floats = NDArray[np.float64]
 
 
@@ -203,30 +206,34 @@ def roc_auc(labels: ArrayLike, scores: ArrayLike) -> float | None:
     return (rank_sum - positive * (positive + 1) / 2) / (positive * negative)
 
 
-def best_threshold(labels: ArrayLike, scores: ArrayLike) -> Threshold:
+def best_threshold(labels: ArrayLike, scores: ArrayLike, resolution: float = RESOLUTION) -> Threshold:
     """The threshold with the best accuracy of `score >= threshold` for labels 0 and 1.
 
-    Thresholds lie midway between neighbouring scores (just outside for all or none), so that they stand as
-    far from any pair as the data allow; of equally good ones the middle one is taken.
+    A pair that lies within `resolution` of a threshold counts as wrong while it is chosen: rounding, which
+    differs from one implementation to the next, decides it. Thresholds lie midway between neighbouring
+    scores; of equally good ones the one in the widest gap is taken, and one that tells all pairs alike only
+    where none is as good: it then lies far outside, by half of what the scores span or half of the largest.
     """
     classes, values = _binary(labels), _series(scores)
     _check_length(classes, values)
     distinct = np.unique(values)
-    candidates = np.concatenate(
-        (
-            [np.nextafter(distinct[0], -np.inf)],
-            (distinct[1:] + distinct[:-1]) / 2,
-            [np.nextafter(distinct[-1], np.inf)],
-        )
-    )
-    negatives = np.sort(values[classes == 0])
-    positives = np.sort(values[classes == 1])
-    correct = np.searchsorted(negatives, candidates, side="left") + (
-        positives.size - np.searchsorted(positives, candidates, side="left")
-    )
-    winners = np.flatnonzero(correct == correct.max())
-    winner = int(winners[winners.size // 2])
-    return Threshold(value=float(candidates[winner]), accuracy=float(correct[winner] / classes.size))
+    outside = max(np.ptp(distinct), np.abs(distinct).max(), 2 * resolution) / 2
+    middles = (distinct[1:] + distinct[:-1]) / 2
+    candidates = np.concatenate(([distinct[0] - outside], middles, [distinct[-1] + outside]))
+    gaps = np.concatenate(([0.0], np.diff(distinct), [0.0]))
+    negatives, positives = (np.sort(values[classes == label]) for label in (0, 1))
+
+    def correct(margin: float) -> NDArray[np.int64]:
+        below = np.searchsorted(negatives, candidates - margin, side="left")
+        above = positives.size - np.searchsorted(positives, candidates + margin, side="left")
+        return np.asarray(below + above, dtype=np.int64)
+
+    certain = correct(resolution)
+    winners = np.flatnonzero(certain == certain.max())
+    widest = winners[gaps[winners] == gaps[winners].max()]
+    winner = int(widest[widest.size // 2])
+    reached = int(correct(0.0)[winner])
+    return Threshold(value=float(candidates[winner]), accuracy=reached / classes.size)
 
 
 def bootstrap_ratio_of_medians(

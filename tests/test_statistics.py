@@ -184,6 +184,37 @@ def test_best_threshold_is_the_best_of_all_by_trial() -> None:
     assert statistics.best_threshold(labels, scores).accuracy == pytest.approx(max(tried))
 
 
+ROUNDING = 3e-13
+
+
+@pytest.mark.parametrize("label", [0, 1])
+@pytest.mark.parametrize("scores", [[0.2, 0.9, 0.4], [0.7], [0.5, 0.5 + 1e-14], [0.0, 0.0], [-1.0, 1.0]])
+def test_where_all_pairs_are_alike_no_rounding_reaches_the_threshold(scores: list[float], label: int) -> None:
+    best = statistics.best_threshold([label] * len(scores), scores)
+    assert best.accuracy == 1.0
+    assert min(abs(score - best.value) for score in scores) >= 0.25 * max(1e-6, *map(abs, scores))
+
+
+def test_a_threshold_never_stands_among_scores_that_only_rounding_tells_apart() -> None:
+    """Equal sentences have a cosine of 1, up to rounding, and their labels need not be equal."""
+    scores = np.array([0.1, 0.3, 1.0, 1 - 1e-13, 1 - 2e-13, 1 - 1e-9])
+    labels = [0, 0, 1, 0, 0, 1]
+    best = statistics.best_threshold(labels, scores)
+    assert best.value == pytest.approx(0.65) and best.accuracy == pytest.approx(4 / 6)
+    random = np.random.default_rng(1)
+    for _ in range(20):
+        moved = scores + random.uniform(-ROUNDING, ROUNDING, scores.size)
+        assert ((moved >= best.value) == (scores >= best.value)).all()
+        assert statistics.best_threshold(labels, moved).value == pytest.approx(best.value)
+
+
+def test_of_equally_good_thresholds_the_one_in_the_widest_gap_is_taken() -> None:
+    labels, scores = [0, 1, 0, 1], [0.1, 0.2, 0.21, 0.9]
+    assert statistics.best_threshold(labels, scores).value == pytest.approx((0.21 + 0.9) / 2)
+    # All for one class is as good here, and takes no such decision.
+    assert statistics.best_threshold([1, 0, 1], [0.1, 0.5, 0.9]).value == pytest.approx(0.7)
+
+
 def test_bootstrap_ratio_is_repeatable_and_covers() -> None:
     random = np.random.default_rng(5)
     slow, fast = random.lognormal(0.7, 0.1, 200), random.lognormal(0.0, 0.1, 200)

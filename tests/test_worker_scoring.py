@@ -44,6 +44,25 @@ def test_gate(accuracy: float, reference: float, name: str) -> None:
     assert scoring.gate(accuracy, reference) == name
 
 
+def test_a_share_that_just_passes_the_gate_passes_whatever_its_last_bit() -> None:
+    passed = [scoring.gate(0.99 * reference, reference) for reference in np.linspace(0.5, 1.0, 501)]
+    assert set(passed) == {"99%"}
+
+
+def test_equal_logits_are_class_0_whichever_way_they_are_rounded() -> None:
+    equal = np.array([[2.5, 2.5], [0.0, 0.0], [-300.0, -300.0]])
+    for sign in (1, -1):
+        rounded = equal + sign * np.array([-1e-13, 1e-13]) * np.maximum(1, np.abs(equal))
+        assert scoring.from_logits(rounded).decisions.tolist() == [0, 0, 0]
+    assert scoring.from_logits(np.array([[0.0, 1e-4]])).decisions.tolist() == [1]
+
+
+def test_cosines_that_only_rounding_tells_apart_are_ties() -> None:
+    labels = np.array([1, 0, 1, 0])
+    exact = scoring.roc_auc(labels, np.array([1.0, 1.0, 0.5, 0.2]))
+    assert exact == scoring.roc_auc(labels, np.array([1 - 2e-13, 1.0, 0.5, 0.2])) == 0.625
+
+
 def test_judge() -> None:
     labels = np.array([1, 1, 1, 1, 0, 0, 0, 0, 0, 0])
     reference = Decisions(np.zeros(10), np.array([1, 1, 1, 0, 0, 0, 0, 0, 0, 1]))
