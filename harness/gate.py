@@ -9,6 +9,7 @@ Commit it; pin a new one on purpose only, or many steps that are each within the
 
 A variant is worse when it is slower beyond chance (as harness.compare judges) and its median latency or its
 throughput is worse by more than --margin; or when its accuracy or F1 is lower by more than --accuracy-margin.
+From too few calls, or where only a disturbed machine may have made it slower, nothing is judged.
 """
 
 from __future__ import annotations
@@ -24,10 +25,12 @@ from pathlib import Path
 
 from rich.console import Console
 
-from harness.compare import pairs, processes, subjects
+from harness import floors
+from harness.compare import matching, pairs, processes, subjects
 from harness.compare.pairs import NOT_COMPARABLE, Pair
 from harness.compare.subjects import Subject
 from harness.errors import UserError
+from harness.floors import TOO_FEW
 from harness.secrets import redact
 from harness.sinks import console as shown
 from harness.values import to_plain, write_json
@@ -38,13 +41,18 @@ FOOT = """examples:
   python -m harness repetitions=10 precision=bf16 run_time=smoke tracking=none hydra.sweep.dir=now
   python -m harness.gate --baseline baseline.json now --margin 5%
 
-Exit status: 0 nothing is worse, 1 something is, 2 wrong input, or something that is pinned was not measured
-or is not comparable: another machine, other versions or other samples need a baseline of their own."""
+Exit status: 0 nothing is worse, 1 something is, 2 wrong input, or it cannot be told of something that is
+pinned: it was not measured, made too few calls, was too disturbed, or is not comparable: another machine,
+other versions or other samples need a baseline of their own."""
+# Of a share: one that is exactly at its margin must not fail by its last bit.
+ROUNDING = 1e-12
 
 
 @dataclass(frozen=True)
 class Finding:
-    """What became of one variant of the baseline. outcome: `ok`, `worse`, `missing` or `not comparable`."""
+    """What became of one variant of the baseline. outcome: `ok`, `worse`, or why that cannot be told:
+    `missing`, `not comparable`, `too few calls to tell` or `too disturbed to tell`.
+    """
 
     variant: str
     outcome: str
@@ -64,8 +72,7 @@ def judge(
     margin: share of the baseline's latency or throughput. accuracy_margin: in 0..1, of accuracy and F1.
     """
     found = []
-    for one in baseline:
-        partner = next((other for other in measured if pairs.same_variant(one, other)), None)
+    for one, partner in matching.partners(baseline, measured):
         if partner is None:
             found.append(Finding(one.name, "missing", ("It is pinned, but was not measured.",)))
             continue
@@ -80,29 +87,41 @@ def _finding(one: Subject, other: Subject, pair: Pair, margin: float, accuracy_m
     if timed and pair.verdict == NOT_COMPARABLE:
         why = tuple(f"{reason[:1].upper()}{reason[1:].rstrip('.')}." for reason in pair.because)
         return Finding(one.name, "worse" if worse else NOT_COMPARABLE, (*worse, *unknown, *why), pair)
-    told = []
+    told, outcome = [], "ok"
     if timed:
-        change = _change(one, other, pair)
-        told.append(f"{pair.verdict}: {change}")
+        assert pair.speed is not None
         loss = max(_losses(one, other))
-        if pair.verdict == "slower" and loss > margin:
+        told.append(f"{pair.verdict}: {_change(pair)}")
+        if pair.verdict == TOO_FEW:
+            outcome = TOO_FEW
+            told.append(f"{pair.speed.method[:1].upper()}{pair.speed.method[1:]}. {floors.remedy()}")
+            told += _too_few_to_pin(one)
+        elif loss <= margin + ROUNDING:
+            told += ["Pin a new baseline to keep the gain."] if pair.verdict == "faster" else []
+        elif pair.verdict == "slower":
             worse += (f"It is slower by {loss:.1%}, and {margin:.1%} is allowed.",)
-        elif loss > margin:
+        elif pair.verdict == processes.TOO_DISTURBED:
+            outcome = processes.TOO_DISTURBED
+            told.append("The loss is beyond the margin: repeat it with repetitions=10 on a quieter machine.")
+        else:
             told.append("The loss is beyond the margin, but may be chance: repeat it with repetitions=10.")
-        if pair.verdict == "faster":
-            told.append("Pin a new baseline to keep the gain.")
         told += pair.cautions
-    outcome = "worse" if worse else NOT_COMPARABLE if unknown else "ok"
+    outcome = "worse" if worse else NOT_COMPARABLE if unknown else outcome
     return Finding(one.name, outcome, (*worse, *unknown, *told), pair)
 
 
-def _change(one: Subject, other: Subject, pair: Pair) -> str:
+def _too_few_to_pin(one: Subject) -> list[str]:
+    """That the baseline itself can judge no speed, if so."""
+    missing = floors.shortage(floors.seen_by(one.report))
+    return [] if missing is None else ["The baseline itself made too few: measure and pin it again."]
+
+
+def _change(pair: Pair) -> str:
     assert pair.speed is not None
-    low, high = pair.speed.interval.low, pair.speed.interval.high
-    return (
-        f"p50 {pair.candidate_ms:.3f} ms against {pair.baseline_ms:.3f} ms, ratio {pair.speed.ratio:.3f} "
-        f"({low:.3f} .. {high:.3f})."
-    )
+    interval = pair.speed.interval
+    known = f" ({interval.low:.3f} .. {interval.high:.3f})" if interval is not None else ""
+    medians = f"p50 {pair.candidate_ms:.3f} ms against {pair.baseline_ms:.3f} ms"
+    return f"{medians}, ratio {pair.speed.ratio:.3f}{known}."
 
 
 def _losses(one: Subject, other: Subject) -> list[float]:
@@ -120,7 +139,7 @@ def _lost_accuracy(one: Subject, other: Subject, margin: float) -> tuple[str, ..
     found = []
     for name, pinned in _pinned(one).items():
         now = getattr(other.report.accuracy, name, None)
-        if now is not None and not _other_samples(one, other) and pinned - now > margin:
+        if now is not None and not _other_samples(one, other) and pinned - now > margin + ROUNDING:
             allowed = f"{100 * margin:g} points are allowed"
             found.append(f"Its {name} fell from {pinned:.2%} to {now:.2%}, and {allowed}.")
     return tuple(found)
@@ -172,11 +191,17 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _pin(path: Path, measured: list[Subject], console: Console) -> int:
-    """Writes the baseline; what did not finish, or was measured twice, is no baseline."""
+    """Writes the baseline; what did not finish, or was measured twice, is no baseline. A file that is there
+    and is none stays: it may be the report of a run, given in the wrong place.
+    """
+    if path.is_file() and not subjects.is_frozen(path):
+        raise UserError(
+            "--baseline", str(path), "is there and is no baseline", "Name another file, or remove this one"
+        )
     for place, one in enumerate(measured):
         if one.report.status != "finished":
             raise UserError("RUN", one.name, "did not finish, so it cannot be pinned", "Measure it again")
-        if any(pairs.same_variant(one, other) for other in measured[:place]):
+        if any(matching.exactly(one, other) for other in measured[:place]):
             raise UserError("RUN", one.name, "was measured in several of the runs", "Give one of them")
     try:
         write_json(path, subjects.frozen([dataclasses.replace(one, source="baseline") for one in measured]))
@@ -186,6 +211,11 @@ def _pin(path: Path, measured: list[Subject], console: Console) -> int:
             "Name a file in a folder that you may write, and make room for it",
         ) from problem  # fmt: skip
     console.print(f"{path} pins {len(measured)} variants", highlight=False, markup=False)
+    for one in measured:
+        missing = floors.shortage(floors.seen_by(one.report))
+        if missing is not None:
+            told = f"{one.name}: {TOO_FEW} anything by its speed: {missing}. {floors.remedy()}"
+            console.print(redact(told), style="yellow", highlight=False, markup=False, soft_wrap=True)
     return PASSED
 
 

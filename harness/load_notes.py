@@ -7,10 +7,10 @@ from harness.report import Report, Server, Timing
 from harness.spec import BatchSpec
 
 
-def of(report: Report) -> list[str]:
-    """Sentences without which the numbers of this report could mislead."""
+def of(report: Report, name: str | None = None) -> list[str]:
+    """Sentences without which the numbers of this report could mislead. name: of the job; its contender."""
     found = []
-    name, timing = report.spec.contender, report.timing
+    name, timing = name or report.spec.contender, report.timing
     if timing is not None and timing.server is not None:
         found.append(f"{name}: {_server(timing, timing.server, report.repeated is not None)}")
     if len(report.instances) > 1:

@@ -150,8 +150,8 @@ def _failure(sweep: Sweep, reports: list[Report]) -> str | None:
 
 
 def verdicts(jobs: list[tuple[Report, Path]]) -> list[str | None]:
-    """Of each job, with its repetitions, against its baseline: `faster`, `slower`, `no difference detected`
-    or `not comparable`.
+    """Of each job, with its repetitions, against its baseline: one of processes.Verdict, `not comparable`, or
+    None where there is nothing to compare.
     """
     variants = repetitions.merged([report for report, _ in jobs])
     found = {

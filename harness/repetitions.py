@@ -63,7 +63,7 @@ def merge(group: list[Report]) -> Report:
     count.
     """
     first = group[0]
-    if len(group) == 1 and first.spec.repetitions == 1:
+    if len(group) == 1 and (first.spec.repetitions == 1 or first.repeated is not None):
         return first
     measured = [report for report in group if report.timing is not None]
     medians = [report.timing.latency_ms["p50"] for report in measured if report.timing is not None]
@@ -99,6 +99,10 @@ def _repetition(report: Report, timing: Timing) -> Repetition:
         throughput_sps=timing.throughput_sps,
         started_at=report.started_at,
         noisy=timing.noisy,
+        low_ms=timing.latency_ms.get("ci_low"),
+        high_ms=timing.latency_ms.get("ci_high"),
+        calls=timing.count,
+        elapsed_s=timing.elapsed_s,
     )
 
 

@@ -19,6 +19,7 @@ SAMPLES_FILE = "samples.npz"
 PREDICTIONS_FILE = "predictions.json"
 NOT_INSTALLED = "not installed"
 CONFIG_FAILURE = "config"
+USER_FAILURE = "user"
 # Exit status of a worker that could not write its report (EX_IOERR of sysexits.h).
 DISK_FULL = 74
 
@@ -27,11 +28,11 @@ DISK_FULL = 74
 class Failure:
     """Why a job has no complete result.
 
-    kind: `user` (a wrong input), `error` (an exception), `killed` (by a signal), `crashed` (a fatal signal or
-    an exit without a report), `timeout`, `interrupted`, `placement` (it did not run on the threads, cores or
-    node that were asked for), `disk` (the result could not be written), CONFIG_FAILURE (settings that nothing
-    could be measured with), NOT_INSTALLED (a peer that has no environment). message: one paragraph. phase:
-    what was running.
+    kind: USER_FAILURE (a wrong input that only the worker could find), `error` (an exception), `killed` (by a
+    signal), `crashed` (a fatal signal or an exit without a report), `timeout`, `interrupted`, `placement` (it
+    did not run on the threads, cores or node that were asked for), `disk` (the result could not be written),
+    CONFIG_FAILURE (settings that nothing could be measured with), NOT_INSTALLED (a peer that has no
+    environment). message: one paragraph. phase: what was running.
     """
 
     kind: str
@@ -239,7 +240,8 @@ class Repetition:
     """One process of several that measured the same thing.
 
     number: the round of the sweep that it belongs to, from 0. p50_ms, min_ms: median and shortest latency.
-    noisy: whether it was disturbed.
+    noisy: whether it was disturbed. low_ms, high_ms: 95 % interval of its median, None below six calls.
+    calls, elapsed_s: how much it measured; None in reports that are older than these fields.
     """
 
     number: int
@@ -248,6 +250,10 @@ class Repetition:
     throughput_sps: float
     started_at: str | None = None
     noisy: bool = False
+    low_ms: float | None = None
+    high_ms: float | None = None
+    calls: int | None = None
+    elapsed_s: float | None = None
 
 
 @dataclass(frozen=True)
@@ -297,6 +303,11 @@ class Report:
     def refused(self) -> bool:
         """Whether it was clear without starting a worker that nothing could be measured."""
         return self.failure is not None and self.failure.kind in (CONFIG_FAILURE, NOT_INSTALLED)
+
+    @property
+    def wrong_input(self) -> bool:
+        """Whether it failed because it could not be measured as asked, which is nobody's defect."""
+        return self.refused or (self.failure is not None and self.failure.kind == USER_FAILURE)
 
     def to_plain(self) -> dict[str, Any]:
         """As JSON types."""

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from compare_reports import a_report, save, save_sweep, with_identity
 
-from harness.compare import pairs, subjects
+from harness.compare import matching, pairs, subjects
 from harness.compare.__main__ import main
 from harness.compare.subjects import Subject
 from harness.errors import UserError
@@ -93,11 +93,11 @@ def test_decisions_on_the_same_samples_are_compared(tmp_path: Path) -> None:
 def test_variants_of_two_sweeps_find_each_other_and_the_lonely_are_named(tmp_path: Path) -> None:
     one = subjects.read(save_sweep(tmp_path / "one", {"hf": 1.0, "op": 0.5}, rounds=2))
     other = subjects.read(save_sweep(tmp_path / "other", {"op": 0.5}, rounds=2))
-    matched, alone = pairs.match([one, [*other, *other]])
+    matched, alone = matching.match([one, [*other, *other]])
     assert [(a.report.spec.backend.name, b.report.spec.backend.name) for a, b in matched] == [("op", "op")]
     assert any(sentence.startswith("hf-") for sentence in alone)
     with pytest.raises(UserError, match="one variant only"):
-        pairs.match([other])
+        matching.match([other])
 
 
 def test_everything_is_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -110,6 +110,20 @@ def test_everything_is_written(tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert "| slower |" in written["compare.md"].read_text()
     assert "<td>slower</td>" in written["compare.html"].read_text()
     assert written["compare.png"].stat().st_size > 5000
+
+
+@pytest.mark.parametrize("name", ["compare.md", "compare.png", "compare.json"])
+def test_a_page_of_somebody_else_s_is_not_overwritten(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    runs = [str(save(a_report(p50), tmp_path / run)) for run, p50 in (("a", 10.0), ("b", 30.0))]
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / name).write_text("{}")
+    assert main([*runs, "--output", str(tmp_path / "out")]) == 2
+    assert f"holds {name}" in capsys.readouterr().out and (tmp_path / "out" / name).read_text() == "{}"
+    (tmp_path / "out" / name).unlink()
+    for _ in range(2):
+        assert main([*runs, "--output", str(tmp_path / "out")]) == 0
 
 
 def test_json_is_for_machines_and_alone_on_stdout(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

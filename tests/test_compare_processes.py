@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 from datetime import UTC, datetime, timedelta
 
 import numpy as np
 import pytest
 
 from harness.compare.processes import Comparison, Process, compare, interleaved
+from harness.floors import Seen
 
 BEGIN = datetime(2030, 1, 1, tzinfo=UTC)
 
@@ -158,3 +160,65 @@ def test_what_is_smaller_than_the_smallest_is_not_called() -> None:
 def test_equal_processes_are_equal() -> None:
     found = compare(processes([5.0] * 10), processes([5.0] * 10, 1))
     assert found.ratio == 1 and found.p_value == 1 and found.verdict == "no difference detected"
+
+
+def noisy(side: list[Process], but: int = 0) -> list[Process]:
+    """The processes as disturbed ones, except for the first `but`."""
+    return [dataclasses.replace(p, noisy=number >= but) for number, p in enumerate(side)]
+
+
+@pytest.mark.parametrize(("disturbed_side", "verdict"), [(0, "slower"), (1, "too disturbed to tell")])
+def test_one_process_that_was_disturbed_is_not_called_slower(disturbed_side: int, verdict: str) -> None:
+    sides = [[Process(10, 9.9, 10.1, min_ms=9.9)], [Process(20, 19, 21, min_ms=19)]]
+    sides[disturbed_side] = noisy(sides[disturbed_side])
+    assert compare(*sides).verdict == verdict
+    turned = compare(*sides[::-1])
+    assert turned.verdict == verdict.replace("slower", "faster")
+    assert "disturbed" in turned.method or disturbed_side == 0
+
+
+def test_of_many_disturbed_processes_the_fastest_calls_have_to_say_the_same() -> None:
+    base = processes([10.0 + 0.01 * i for i in range(10)], fastest=[9.5] * 10)
+    really = processes([11.0 + 0.01 * i for i in range(10)], 1, fastest=[10.4 + 0.01 * i for i in range(10)])
+    only_medians = processes([11.0 + 0.01 * i for i in range(10)], 1, fastest=[9.5] * 10)
+    assert compare(base, only_medians).verdict == "slower"
+    assert compare(noisy(base), noisy(really)).verdict == "slower"
+    found = compare(noisy(base), noisy(only_medians))
+    assert found.verdict == "too disturbed to tell" and found.interval is not None
+    quiet = compare(base, only_medians).interval
+    assert quiet is not None and found.interval.high > quiet.high
+
+
+def test_a_disturbance_of_one_side_only_speaks_for_nothing_unless_they_took_turns() -> None:
+    base = processes([10.0 + 0.01 * i for i in range(10)], fastest=[9.5 + 0.01 * i for i in range(10)])
+    slow = [10.0 * p.p50_ms / 9 for p in base], [10.0 * p.p50_ms / 9.5 for p in base]
+    in_turn = processes(slow[0], 1, fastest=slow[1])
+    later = [dataclasses.replace(p, started_at="2031-01-01T00:00:00+00:00") for p in in_turn]
+    assert compare(base, noisy(in_turn)).verdict == "slower"
+    assert compare(base, later).verdict == "slower"
+    assert compare(base, noisy(later)).verdict == "too disturbed to tell"
+    assert compare(noisy(base), noisy(later)).verdict == "slower"
+    assert compare(base, noisy(later, but=7)).verdict == "slower"
+
+
+def test_few_processes_know_little_of_their_own_spread() -> None:
+    """Three of one program that spread by a fifth: a normal interval would take that for the truth."""
+    base = [Process(p50, p50, p50) for p50 in (10.0, 12.0, 8.0)]
+    other = [Process(p50, p50, p50) for p50 in (15.0, 18.0, 13.0)]
+    found = compare(base, other)
+    assert found.verdict == "no difference detected" and "as far as so few show it" in found.method
+    assert found.interval is not None and found.interval.high / found.interval.low > 2.5
+
+
+def test_what_each_of_few_repetitions_leaves_open_counts() -> None:
+    calm = [Process(10, 10, 10)] * 3, [Process(11.5, 11.5, 11.5)] * 3
+    wide = [Process(10, 8, 12)] * 3, [Process(11.5, 9, 14)] * 3
+    assert compare(*calm).verdict == "slower" and compare(*wide).verdict == "no difference detected"
+
+
+def test_too_few_calls_come_before_everything_else() -> None:
+    one = [dataclasses.replace(p, seen=Seen(99, 1.0)) for p in processes([1.0] * 10)]
+    other = [dataclasses.replace(p, seen=Seen(1, 1.0)) for p in processes([5.0] * 10, 1)]
+    found = compare(one, other)
+    assert (found.verdict, found.interval, found.p_value) == ("too few calls to tell", None, None)
+    assert found.ratio == pytest.approx(0.2) and "only 1 call" in found.method

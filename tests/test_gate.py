@@ -105,6 +105,37 @@ def test_a_baseline_that_cannot_be_written_is_no_regression(
         assert f"--baseline='{place}': cannot be written" in capsys.readouterr().out
 
 
+def test_what_is_no_baseline_is_not_overwritten(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = save(a_report(), tmp_path / "run")
+    report = run / "report.json"
+    before = report.read_text()
+    assert main(["--baseline", str(report), "--write", str(run)]) == WRONG_INPUT
+    assert "is there and is no baseline" in capsys.readouterr().out and report.read_text() == before
+    for _ in range(2):
+        assert main(["--baseline", str(tmp_path / "new.json"), "--write", str(run)]) == PASSED
+
+
+@pytest.mark.parametrize("now", [0.895, 0.8949])
+def test_a_loss_that_is_just_allowed_is_allowed(baseline: Path, tmp_path: Path, now: float) -> None:
+    """0.9 - 0.895 is more than 0.005, by its last bit."""
+    exact = dataclasses.replace(a_report(), accuracy=Accuracy(20, now, f1=0.9, data_digest="d"))
+    status = main(["--baseline", str(baseline), str(save(exact, tmp_path / "now"))])
+    assert status == (PASSED if now == 0.895 else WORSE)
+
+
+def test_what_only_a_disturbed_machine_may_have_slowed_down_is_no_regression(
+    baseline: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    report = a_report(20.0)
+    assert report.timing is not None
+    busy = dataclasses.replace(report.timing, noisy=True, noisy_because=("a neighbour",))
+    now = str(save(dataclasses.replace(report, timing=busy), tmp_path / "now"))
+    assert main(["--baseline", str(baseline), now]) == WRONG_INPUT
+    said = capsys.readouterr().out
+    assert said.startswith("too disturbed to tell: ") and "quieter machine" in said
+    assert main(["--baseline", str(baseline), "--margin", "0.99", now]) == WRONG_INPUT
+
+
 @pytest.mark.parametrize("wrong", ["0", "0%", "1", "100%", "nan", "much"])
 def test_a_wrong_confidence_ends_with_2(
     baseline: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], wrong: str

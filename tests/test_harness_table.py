@@ -64,7 +64,7 @@ def test_what_was_not_measured_is_a_dash_and_what_misleads_is_told() -> None:
         identity=Identity(weights_source="random", weights_reason="no hub"),
         accuracy=Accuracy(absent_because="the weights are random"),
     )
-    assert table.markdown([report]).splitlines()[-1] == "| op-fp32 | failed | - | - | - | - | - | - |"
+    assert table.markdown([report]).splitlines()[-1] == "| op-fp32 | failed | - | - | - | - | - | - | - |"
     text = " ".join(table.notes([report]))
     assert "The worker was killed." in text and "no hub" in text and "the weights are random" in text
 

@@ -9,9 +9,10 @@ A, B: folders below outputs/runs or outputs/sweeps, report.json files, results.j
 that harness.gate pinned. Variants of several sweeps find each other by backend, precision, model, batch and
 load.
 
-The verdict is `faster`, `slower`, `no difference detected`, or `not comparable` and why. It compares the
-medians of processes: measure with repetitions=10, in one sweep, so that the variants take turns. One process
-each tells only large differences apart, because fresh processes of one program differ by a few percent.
+The verdict is `faster`, `slower`, `no difference detected`, or why there is none: `not comparable`,
+`too few calls to tell` or `too disturbed to tell`. It compares the medians of processes: measure with
+repetitions=10, in one sweep, so that the variants take turns. One process each tells only large differences
+apart, because fresh processes of one program differ by a few percent.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from harness.compare import commits, page, pairs, processes, subjects
+from harness.compare import commits, matching, page, pairs, processes, subjects
 from harness.compare.pairs import Pair
 from harness.compare.subjects import Subject
 from harness.errors import UserError
@@ -54,8 +55,8 @@ def main(arguments: list[str] | None = None) -> int:
         elif not options.given:
             parser.error("name two runs, or a sweep (--help has examples)")
         else:
-            targets = [subjects.read(Path(name)) for name in options.given]
-        matched, alone = pairs.match(targets)
+            targets = subjects.read_all([Path(name) for name in options.given])
+        matched, alone = matching.match(targets)
         found = [
             pairs.compare(*both, confidence=options.confidence, smallest=options.smallest) for both in matched
         ]
@@ -75,6 +76,9 @@ def main(arguments: list[str] | None = None) -> int:
     if options.output is not None:
         try:
             _write(options.output, found, alone, matched, console)
+        except UserError as problem:
+            shown.error(console, str(problem))
+            return WRONG_INPUT
         except OSError as problem:
             told = f"cannot be written ({problem.strerror or problem})"
             remedy = "Name a folder that you may write, and make room for it"

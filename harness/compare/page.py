@@ -11,15 +11,18 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from harness import floors
 from harness.compare.pairs import Pair
 from harness.compare.processes import CONFIDENCE, Process
+from harness.errors import UserError
+from harness.floors import TOO_FEW
 from harness.secrets import redact
-from harness.values import write_json, write_text
+from harness.values import read_json, write_json, write_text
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-HEAD = ("candidate", "ms", "baseline", "ms", "ratio", "interval", "p", "verdict")
+HEAD = ("candidate", "ms", "calls", "baseline", "ms", "calls", "ratio", "interval", "p", "verdict")
 NAME = "compare"
 EXPLAINED = (
     "ratio: the baseline's median latency / the candidate's, above 1 where the candidate is faster; its "
@@ -34,10 +37,12 @@ def cells(pair: Pair) -> tuple[str, ...]:
     return (
         pair.candidate,
         _ms(pair.candidate_ms),
+        _count(pair.candidate_calls),
         pair.baseline,
         _ms(pair.baseline_ms),
+        _count(pair.baseline_calls),
         f"{speed.ratio:.3f}" if speed else "-",
-        f"{speed.interval.low:.3f} .. {speed.interval.high:.3f}" if speed else "-",
+        f"{speed.interval.low:.3f} .. {speed.interval.high:.3f}" if speed and speed.interval else "-",
         f"{speed.p_value:.2g}" if speed and speed.p_value is not None else "-",
         pair.verdict,
     )
@@ -46,7 +51,9 @@ def cells(pair: Pair) -> tuple[str, ...]:
 def sentences(pair: Pair) -> list[str]:
     """What is to be known about the row: why not comparable, how it was decided, cautions, accuracy."""
     found = [f"Not comparable: {reason.rstrip('.')}." for reason in pair.because]
-    if pair.speed is not None:
+    if pair.speed is not None and pair.speed.verdict == TOO_FEW:
+        found.append(f"{TOO_FEW.capitalize()}: {pair.speed.method}. {floors.remedy()}")
+    elif pair.speed is not None:
         found.append(f"Decided by {pair.speed.method}.")
     found += pair.cautions
     quality = pair.answers
@@ -64,9 +71,10 @@ def show(console: Console, pairs: Sequence[Pair], alone: Sequence[str]) -> None:
     """Prints a block for each pair: figures, verdict, differing settings, and what is to be known."""
     for pair in pairs:
         _print(console, f"{pair.candidate}\n  against {pair.baseline}", bold=True)
-        row = dict(zip(HEAD[4:], cells(pair)[4:], strict=True))
-        figures = f"{_ms(pair.candidate_ms)} ms against {_ms(pair.baseline_ms)} ms"
-        _print(console, f"{figures}: ratio {row['ratio']} ({row['interval']}), p {row['p']}")
+        ratio, interval, p_value, _ = cells(pair)[-4:]
+        sides = ((pair.candidate_ms, pair.candidate_calls), (pair.baseline_ms, pair.baseline_calls))
+        figures = " against ".join(f"{_ms(p50)} ms ({_calls(calls)})" for p50, calls in sides)
+        _print(console, f"{figures}: ratio {ratio} ({interval}), p {p_value}")
         style = COLORS.get(pair.verdict, "tab:orange").removeprefix("tab:")
         console.print(pair.verdict, style="yellow" if style in ("orange", "gray") else style, highlight=False)
         if pair.differences:
@@ -92,8 +100,10 @@ def write(
 ) -> list[Path]:
     """Writes compare.md, compare.html, compare.json and, where there are latencies, compare.png; the files.
 
-    medians: the processes behind each pair, baseline first.
+    medians: the processes behind each pair, baseline first. UserError where there are files of these names
+    that no comparison has written.
     """
+    _refuse_foreign(folder)
     write_text(folder / f"{NAME}.md", redact(markdown(pairs, alone)))
     write_text(folder / f"{NAME}.html", redact(html(pairs, alone)))
     write_json(folder / f"{NAME}.json", {"pairs": pairs, "alone": alone})
@@ -102,6 +112,23 @@ def write(
         figure(pairs, medians).savefig(folder / f"{NAME}.png", dpi=120)
         names.append("png")
     return [folder / f"{NAME}.{name}" for name in names]
+
+
+def _refuse_foreign(folder: Path) -> None:
+    there = [
+        f"{NAME}.{ending}"
+        for ending in ("md", "html", "json", "png")
+        if (folder / f"{NAME}.{ending}").exists()
+    ]
+    try:
+        ours = not there or "pairs" in read_json(folder / f"{NAME}.json")
+    except (OSError, ValueError, TypeError):
+        ours = False
+    if not ours:
+        raise UserError(
+            "--output", str(folder), f"holds {', '.join(there)}, which no comparison has written",
+            "Choose another folder, or move it away",
+        )  # fmt: skip
 
 
 def markdown(pairs: Sequence[Pair], alone: Sequence[str]) -> str:
@@ -152,8 +179,9 @@ def figure(pairs: Sequence[Pair], medians: Sequence[tuple[Sequence[Process], Seq
         shown = (baseline, "tab:gray", -0.12), (candidate, "tab:blue", 0.12)
         for side, paint, offset in shown:
             left.plot([p.p50_ms for p in side], [place + offset] * len(side), "o", color=paint, alpha=0.6)
-        low, high = speed.interval.low, speed.interval.high
-        right.plot([low, high], [place, place], color=color, linewidth=3)
+        if speed.interval is not None:
+            ends = [speed.interval.low, speed.interval.high]
+            right.plot(ends, [place, place], color=color, linewidth=3)
         right.plot([speed.ratio], [place], "o", color=color)
         right.annotate(
             pair.verdict, (speed.ratio, place), (0, 9), textcoords="offset points", ha="center", fontsize=8
@@ -170,6 +198,14 @@ def figure(pairs: Sequence[Pair], medians: Sequence[tuple[Sequence[Process], Seq
 
 def _ms(value: float | None) -> str:
     return "-" if value is None else f"{value:.3f}"
+
+
+def _count(calls: int | None) -> str:
+    return "-" if calls is None else str(calls)
+
+
+def _calls(calls: int | None) -> str:
+    return f"{_count(calls)} call{'s' if calls != 1 else ''}"
 
 
 def _print(console: Console, text: str, bold: bool = False) -> None:

@@ -9,7 +9,6 @@ from harness import statistics
 from harness.compare import processes
 from harness.compare.subjects import Subject
 from harness.compare.subjects import processes as processes_of
-from harness.errors import UserError
 from harness.report import Report
 from harness.values import to_plain
 
@@ -50,7 +49,8 @@ class Answers:
 @dataclass(frozen=True)
 class Pair:
     """The result. verdict: that of `speed`, or `not comparable`, then `because` says why (ratios are still
-    given where both have latencies). cautions: sentences without which it could mislead.
+    given where both have latencies). *_ms: median latency; *_calls: those of all processes. cautions:
+    sentences without which it could mislead.
     """
 
     baseline: str
@@ -61,48 +61,10 @@ class Pair:
     speed: processes.Comparison | None
     baseline_ms: float | None
     candidate_ms: float | None
+    baseline_calls: int | None
+    candidate_calls: int | None
     answers: Answers | None
     cautions: tuple[str, ...]
-
-
-def match(targets: list[list[Subject]]) -> tuple[list[tuple[Subject, Subject]], list[str]]:
-    """Who is compared with whom, and sentences about those who found no partner.
-
-    One target: its first variant is the baseline of the others. More: the first target's are the baseline of
-    each other target's; several variants find each other by backend, precision, model and work.
-
-    Raises:
-        UserError: there is nothing to compare.
-    """
-    first, *others = targets
-    if not others:
-        if len(first) < 2:
-            raise UserError(
-                "results", first[0].source, "is one variant only", "Name a second run, or a sweep"
-            )
-        return [(first[0], other) for other in first[1:]], []
-    found, alone = [], []
-    for target in others:
-        if len(first) == 1:
-            found += [(first[0], other) for other in target]
-            continue
-        if len(target) == 1 and not any(_key(one) == _key(target[0]) for one in first):
-            found += [(one, target[0]) for one in first]
-            continue
-        by_key = {_key(one): one for one in first}
-        for other in target:
-            partner = by_key.pop(_key(other), None)
-            if partner is None:
-                alone.append(f"{other.name} has no counterpart among the baseline's variants.")
-            else:
-                found.append((partner, other))
-        alone += [f"{one.name} has no counterpart in {target[0].source}." for one in by_key.values()]
-    if not found:
-        raise UserError(
-            "results", ", ".join(target[0].source for target in targets), "have no variant in common",
-            "Name the folders of the two jobs that you mean",
-        )  # fmt: skip
-    return found, alone
 
 
 def compare(
@@ -126,8 +88,10 @@ def compare(
         speed=speed,
         baseline_ms=one.timing.latency_ms["p50"] if one.timing else None,
         candidate_ms=other.timing.latency_ms["p50"] if other.timing else None,
+        baseline_calls=one.timing.count if one.timing else None,
+        candidate_calls=other.timing.count if other.timing else None,
         answers=answers(baseline, candidate),
-        cautions=_cautions(one, other),
+        cautions=(*_two_of_one_name(one, other), *_cautions(one, other)),
     )
 
 
@@ -194,16 +158,6 @@ def answers(baseline: Subject, candidate: Subject) -> Answers | None:
     )
 
 
-def same_variant(one: Subject, other: Subject) -> bool:
-    """Whether they are the same backend, precision, model and work, whenever and however long measured."""
-    return _key(one) == _key(other)
-
-
-def _key(subject: Subject) -> str:
-    spec = subject.report.spec
-    return str((spec.backend, spec.precision, spec.model.name, spec.batch, spec.load, spec.host.instances))
-
-
 def _environments(one: Report, other: Report) -> list[str]:
     first, second = one.identity, other.identity
     if first.fingerprint == second.fingerprint:
@@ -235,6 +189,18 @@ def _outer(report: Report) -> dict[str, str]:
     return {
         name: value for name, value in kept if not name.startswith("BERT_OP_") and name != "HF_HUB_OFFLINE"
     }
+
+
+def _two_of_one_name(one: Report, other: Report) -> tuple[str, ...]:
+    """A folder's name says nothing of what is in it."""
+    found = []
+    for what, first, second in (
+        ("model", one.spec.model, other.spec.model),
+        ("data", one.spec.data, other.spec.data),
+    ):
+        if first.name == second.name and first.path != second.path:
+            found.append(f"Two of one name: the {what} {first.name} is {first.path}, and {second.path}.")
+    return tuple(found)
 
 
 def _cautions(one: Report, other: Report) -> tuple[str, ...]:

@@ -11,8 +11,12 @@ are:
   is bootstrapped over processes, or over rounds where they took turns. What else runs on a machine makes
   calls slower, never faster, so the fastest call of a process is disturbed least: where the medians of a
   disturbed machine leave it open, the same tests of these decide.
-- Fewer: their number cannot tell how much processes differ, so a spread of BETWEEN_PROCESSES is assumed (or
-  the one seen, if that is larger), on top of each process's own interval.
+- Fewer: their number cannot tell how much processes differ, so a spread of BETWEEN_PROCESSES is assumed, or
+  that of those few by Student's t, if that reaches further; on top of it comes each process's own interval.
+
+Before all that every process has to have seen enough (harness/floors.py), or nothing is told at all. And what
+disturbs a machine makes calls slower, so nothing is called slower because of processes that were disturbed
+(`noisy`): of few processes never, of many only where their fastest calls say the same.
 """
 
 from __future__ import annotations
@@ -28,7 +32,8 @@ from typing import Literal
 import numpy as np
 from scipy import special
 
-from harness import statistics
+from harness import floors, statistics
+from harness.floors import TOO_FEW
 from harness.statistics import Interval
 
 # High enough that at most one of fifty equal pairs is called different, low enough that ten rounds find a
@@ -39,16 +44,21 @@ SMALLEST = 0.01
 BETWEEN_PROCESSES = 0.024
 RESAMPLES = 2000
 
-Verdict = Literal["faster", "slower", "no difference detected"]
+Verdict = Literal[
+    "faster", "slower", "no difference detected", "too few calls to tell", "too disturbed to tell"
+]
 UNDETECTED: Verdict = "no difference detected"
+TOO_DISTURBED: Verdict = "too disturbed to tell"
+# Two variants that did not take turns met the same machine only if it was disturbed about as often for both.
+ONE_SIDED = 0.5
 
 
 @dataclass(frozen=True)
 class Process:
     """One measured process. low_ms, high_ms: how far its own samples leave the median open, in ms.
 
-    round: its number in a sweep with repetitions. started_at: ISO 8601. min_ms: its fastest call. Each is
-    None where unknown.
+    round: its number in a sweep with repetitions. started_at: ISO 8601. min_ms: its fastest call. seen: how
+    much it measured. Each is None where unknown. noisy: whether it was disturbed.
     """
 
     p50_ms: float
@@ -57,18 +67,21 @@ class Process:
     round: int | None = None
     started_at: str | None = None
     min_ms: float | None = None
+    seen: floors.Seen | None = None
+    noisy: bool = False
 
 
 @dataclass(frozen=True)
 class Comparison:
     """Candidate against baseline; ratio: baseline's median latency / candidate's, above 1 for a faster one.
 
-    interval: of the ratio. p_value: None where the number of processes supports no test. method: a sentence.
-    paired: whether the rounds of an interleaved sweep were compared one by one.
+    interval: of the ratio, None where too few calls support one. p_value: None where the number of processes
+    supports no test. method: how it was decided, or what was missing. paired: whether the rounds of an
+    interleaved sweep were compared one by one.
     """
 
     ratio: float
-    interval: Interval
+    interval: Interval | None
     p_value: float | None
     verdict: Verdict
     method: str
@@ -91,28 +104,73 @@ def compare(
     calls may decide in their direction; each of the two looks then has half of 1 - confidence to be wrong.
     """
     one, other = ([process.p50_ms for process in side] for side in (baseline, candidate))
-    if 2 / math.comb(len(one) + len(other), len(one)) >= (1 - confidence) / 2:
-        ratio = statistics.median(one) / statistics.median(other)
-        interval = _assumed(baseline, candidate, ratio, confidence)
-        method = (
-            f"an assumed spread of {_between(one, other):.1%} between processes, because {len(one)} and "
-            f"{len(other)} are too few for a test; repetitions=10 would find smaller differences"
-        )
-        return Comparison(ratio, interval, None, _verdict(ratio, interval, smallest), method, False)
     each = (1 + confidence) / 2  # there are two looks, and a false alarm in either is one
+    ratio = statistics.median(one) / statistics.median(other)
+    seen = [process.seen for process in (*baseline, *candidate) if process.seen is not None]
+    missing = floors.shortage(seen, floors.calls_needed(each))
+    if missing is not None:
+        return Comparison(ratio, None, None, TOO_FEW, missing, False)
+    if 2 / math.comb(len(one) + len(other), len(one)) >= 1 - each:
+        return _of_few(baseline, candidate, ratio, confidence, smallest)
     rounds = interleaved(baseline, candidate)
     medians = _tested(one, other, [(a.p50_ms, b.p50_ms) for a, b in rounds], each, smallest, seed)
     method = f"Mann-Whitney on the medians of {len(one)} and {len(other)} processes"
     if medians.paired:
         method += f", and Wilcoxon's signed ranks of {len(rounds)} rounds in which they took turns"
     fastest = _fastest(baseline, candidate, rounds, each, smallest, seed)
-    if fastest is None or medians.verdict != UNDETECTED or fastest.verdict != _direction(medians.ratio):
-        return dataclasses.replace(medians, method=method)
-    method += (
-        f"; these left it open, and the same tests of the fastest call of each process decided: ratio "
-        f"{fastest.ratio:.3f} ({fastest.interval.low:.3f} .. {fastest.interval.high:.3f})"
+    medians = dataclasses.replace(medians, method=method)
+    if fastest is not None and medians.verdict == UNDETECTED and fastest.verdict == _direction(ratio):
+        assert fastest.interval is not None
+        method += (
+            f"; these left it open, and the same tests of the fastest call of each process decided: ratio "
+            f"{fastest.ratio:.3f} ({fastest.interval.low:.3f} .. {fastest.interval.high:.3f})"
+        )
+        medians = dataclasses.replace(medians, verdict=fastest.verdict, method=method)
+    return _unless_disturbed(medians, baseline, candidate, fastest)
+
+
+def _of_few(
+    baseline: Sequence[Process],
+    candidate: Sequence[Process],
+    ratio: float,
+    confidence: float,
+    smallest: float,
+) -> Comparison:
+    """By an interval alone, since so few processes support no test."""
+    one, other = ([process.p50_ms for process in side] for side in (baseline, candidate))
+    reach, spread = _reach(one, other, confidence)
+    interval = _assumed(baseline, candidate, ratio, reach)
+    method = (
+        f"{spread} between processes, because {len(one)} and {len(other)} are too few for a test; "
+        "repetitions=10 would find smaller differences"
     )
-    return dataclasses.replace(medians, verdict=fastest.verdict, method=method)
+    found = Comparison(ratio, interval, None, _verdict(ratio, interval, smallest), method, False)
+    return _unless_disturbed(found, baseline, candidate, None)
+
+
+def _unless_disturbed(
+    found: Comparison, baseline: Sequence[Process], candidate: Sequence[Process], fastest: Comparison | None
+) -> Comparison:
+    """`found`, or TOO_DISTURBED where the side that seems slower was disturbed and nothing else confirms it.
+
+    fastest: the comparison of the fastest calls, if there is one; its interval then widens that of the
+    medians.
+    """
+    if found.verdict not in ("faster", "slower"):
+        return found
+    seems_slower, quicker = (baseline, candidate) if found.verdict == "faster" else (candidate, baseline)
+    slow, quick = (sum(process.noisy for process in side) / len(side) for side in (seems_slower, quicker))
+    one_sided = not found.paired and slow - quick > ONE_SIDED
+    confirmed = fastest is not None and fastest.verdict == found.verdict
+    if slow == 0 or (confirmed and not one_sided):
+        return found
+    interval = found.interval
+    if interval is not None and fastest is not None and fastest.interval is not None:
+        low, high = min(interval.low, fastest.interval.low), max(interval.high, fastest.interval.high)
+        interval = Interval(low, high)
+    side = "baseline" if found.verdict == "faster" else "candidate"
+    method = f"{found.method}; so the {side} seems slower, but it was disturbed, which makes calls slower"
+    return dataclasses.replace(found, verdict=TOO_DISTURBED, interval=interval, method=method)
 
 
 def _fastest(
@@ -190,19 +248,28 @@ def _direction(ratio: float) -> Verdict:
     return "faster" if ratio > 1 else "slower"
 
 
-def _between(one: Sequence[float], other: Sequence[float]) -> float:
-    """Relative standard deviation between processes: the one assumed, or that of what was seen if larger."""
-    seen = [statistics.coefficient_of_variation(side) for side in (one, other) if len(side) > 1]
-    return max([BETWEEN_PROCESSES, *seen])
+def _reach(one: Sequence[float], other: Sequence[float], confidence: float) -> tuple[float, str]:
+    """How far the log of the ratio of medians may be off, and by which spread, in words.
+
+    Few processes know little of their own spread: Student's t reaches the further, the fewer there are.
+    """
+    share = math.sqrt(1 / len(one) + 1 / len(other))
+    tail = (1 + confidence) / 2
+    assumed = float(special.ndtri(tail)) * BETWEEN_PROCESSES * share
+    freedom = len(one) + len(other) - 2
+    logs = [np.log(side) for side in (one, other)]
+    squares = sum(float(((side - side.mean()) ** 2).sum()) for side in logs)
+    spread = math.sqrt(squares / freedom) if freedom > 0 else 0.0
+    seen = float(special.stdtrit(freedom, tail)) * spread * share if freedom > 0 else 0.0
+    if seen <= assumed:
+        return assumed, f"an assumed spread of {BETWEEN_PROCESSES:.1%}"
+    return seen, f"the spread of {spread:.1%}, as far as so few show it,"
 
 
 def _assumed(
-    baseline: Sequence[Process], candidate: Sequence[Process], ratio: float, confidence: float
+    baseline: Sequence[Process], candidate: Sequence[Process], ratio: float, reach: float
 ) -> Interval:
-    """Normal interval of the log ratio with the assumed spread, widened by what the samples leave open."""
-    one, other = ([process.p50_ms for process in side] for side in (baseline, candidate))
-    z = float(special.ndtri((1 + confidence) / 2))
-    reach = z * _between(one, other) * math.sqrt(1 / len(one) + 1 / len(other))
+    """The ratio, off by `reach` of its log, widened by what the samples of each process leave open."""
     down = statistics.median([p.low_ms / p.p50_ms for p in baseline])
     down *= statistics.median([p.p50_ms / p.high_ms for p in candidate])
     up = statistics.median([p.high_ms / p.p50_ms for p in baseline])

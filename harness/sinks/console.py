@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from shlex import quote
 
 from rich import box
 from rich.console import Console
@@ -10,9 +11,12 @@ from rich.table import Table
 from rich.text import Text
 
 from harness import table
+from harness.columns import CONTENDER, INTERVAL, Column, Row
 from harness.report import Report
 from harness.secrets import redact
 
+# What a console that is too narrow for the table leaves to the files.
+DISPENSABLE = ("F1",)
 WIDE = 100  # columns; a narrower console leaves the interval of repetitions to the files
 
 
@@ -32,21 +36,37 @@ def summary(console: Console, reports: list[Report]) -> None:
     shown = table.columns(reports)
     if all(report.status == "finished" for report in reports):
         shown = [column for column in shown if column.title != "status"]
+    body = table.rows(reports)
     if console.width < WIDE:
-        shown = [column for column in shown if column not in table.INTERVAL]
-    # No vertical lines and little padding: the table fits into 80 columns, which is what a pipe has.
+        shown = [column for column in shown if column not in INTERVAL]
+    drawn = _drawn(shown, body)
+    if _width(console, drawn) > console.width:
+        drawn = _drawn([column for column in shown if column.title not in DISPENSABLE], body)
     console.print(table.title(reports), style="bold", highlight=False, markup=False, soft_wrap=True)
+    # Rather lines that are too long than numbers that are cut.
+    width, console.width = console.width, max(console.width, _width(console, drawn))
+    console.print(drawn)
+    console.width = width
+    for note in table.notes(reports):
+        console.print(redact(note), highlight=False, markup=False, soft_wrap=True)
+
+
+def _drawn(shown: list[Column], body: list[Row]) -> Table:
+    # No vertical lines and little padding: the table fits into 80 columns, which is what a pipe has.
     drawn = Table(
         box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False,
     )  # fmt: skip
     for column in shown:
-        drawn.add_column(column.title, justify="left" if column is table.CONTENDER else "right", no_wrap=True)
-    for row in table.rows(reports):
+        drawn.add_column(column.title, justify="left" if column is CONTENDER else "right", no_wrap=True)
+    for row in body:
         # As Text: a name like best[1] is no markup.
         drawn.add_row(*(Text(column.text(row)) for column in shown))
-    console.print(drawn)
-    for note in table.notes(reports):
-        console.print(redact(note), highlight=False, markup=False, soft_wrap=True)
+    return drawn
+
+
+def _width(console: Console, drawn: Table) -> int:
+    """Of the whole table, in columns of the console."""
+    return console.measure(drawn, options=console.options.update(max_width=10_000)).maximum
 
 
 def error(console: Console, message: str) -> None:
@@ -58,14 +78,23 @@ def next_steps(console: Console, folder: Path, store: str | None) -> None:
     """Where the results are. store: address for `mlflow ui`, or None when nothing was logged."""
     console.print(f"report: {nearby(folder)}", highlight=False, markup=False, soft_wrap=True)
     if store is not None:
-        hint = f"mlflow ui --backend-store-uri {store}" if store.startswith("sqlite") else store
-        console.print(f"MLflow: {redact(hint)}", highlight=False, markup=False, soft_wrap=True)
+        shown = redact(store)
+        hint = f"mlflow ui --backend-store-uri {quote(shown)}" if shown.startswith("sqlite") else shown
+        console.print(f"MLflow: {hint}", highlight=False, markup=False, soft_wrap=True)
 
 
 def nothing_measured(console: Console, jobs: int) -> None:
     """Ends a sweep of which no job could begin; why has been shown."""
     which = "its only job was" if jobs == 1 else f"all {jobs} jobs were"
     console.print(f"Nothing was measured: {which} refused.", highlight=False, markup=False, soft_wrap=True)
+
+
+def no_jobs(console: Console, empty: list[str]) -> None:
+    """Ends a sweep that has no job. empty: those of its overrides that name no value, as far as is known."""
+    why = f": {', '.join(empty)} {'matches' if len(empty) == 1 else 'match'} nothing" if empty else ""
+    error(
+        console, f"Nothing was measured, because the sweep has no job{why}. --help lists groups and options."
+    )
 
 
 def moved(console: Console, folder: Path, aside: Path) -> None:

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from harness import table
+from harness import floors, table
+from harness.columns import Column, Row, labels
 from harness.report import SAMPLES_FILE, Interval, Probe, Report
 from harness.secrets import redact
 from harness.sinks import shootout
@@ -91,13 +92,10 @@ def latency_figure(report: Report, samples: np.ndarray) -> Figure:
 
 def sweep_figure(reports: list[Report]) -> Figure:
     """Throughput of each job as a bar, with its speed-up and its accuracy written on it."""
-    settings = [column for column in table.columns(reports) if column in table.SETTINGS]
     body = [row for row in table.rows(reports) if row.report.timing is not None]
     figure = _figure(9, 1.2 + 0.45 * len(body))
     axes: Axes = figure.subplots()
-    names = [
-        " ".join([row.report.spec.contender, *(f"{c.title} {c.text(row)}" for c in settings)]) for row in body
-    ]
+    names = [name for name, report in zip(labels(reports), reports, strict=True) if report.timing is not None]
     values = [row.report.timing.throughput_sps for row in body if row.report.timing]
     colors = ["tab:gray" if row.report.spec.backend.name == "hf" else "tab:blue" for row in body]
     bars = axes.barh(range(len(body)), values, color=colors)
@@ -110,12 +108,14 @@ def sweep_figure(reports: list[Report]) -> Figure:
     return figure
 
 
-def _bar_text(row: table.Row) -> str:
+def _bar_text(row: Row) -> str:
     parts = [] if row.speedup is None else [f"{row.speedup:.2f}x"]
     if row.report.accuracy is not None and row.report.accuracy.accuracy is not None:
         parts.append(f"accuracy {100 * row.report.accuracy.accuracy:.1f} %")
     if row.report.timing is not None and row.report.timing.noisy:
         parts.append("disturbed")  # a picture travels without the warning below the table
+    if not floors.enough(row.report):
+        parts.append("too few calls")
     return ", ".join(parts)
 
 
@@ -196,7 +196,7 @@ def _shown(value: Any) -> str:
     return f"{value:.6g}" if isinstance(value, float) else str(value)
 
 
-def _csv(shown: list[table.Column], body: list[table.Row]) -> str:
+def _csv(shown: list[Column], body: list[Row]) -> str:
     import csv
     import io
 

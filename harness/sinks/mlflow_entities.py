@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from mlflow.entities import Dataset
 
 MODEL_TYPE = "encoder"
+# What a model is: beginnings of names of params.
+MODEL_PARAMS = ("model", "precision", "backend", "graph", "skip_padding", "seed")
 TABLE_FILE = "predictions_table.json"
 # MLflow takes no longer digest.
 DIGEST_LENGTH = 36
@@ -122,11 +124,7 @@ def _create_model(store: Store, run_id: str, report: Report) -> str:
             MLFLOW_MODEL_IS_EXTERNAL: "true",
             **{key: observed[key] for key in ("contender", "isa", "weights_source") if key in observed},
         },
-        params={
-            key: chosen[key]
-            for key in ("model", "precision", "backend", "graph", "skip_padding")
-            if key in chosen
-        },
+        params={key: value for key, value in chosen.items() if key.startswith(MODEL_PARAMS)},
         model_type=MODEL_TYPE,
     )
     with tempfile.TemporaryDirectory() as folder:

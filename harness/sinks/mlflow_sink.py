@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness import repetitions, table
+from harness import columns, floors, repetitions, table
 from harness.report import PREDICTIONS_FILE, REPORT_FILE, SAMPLES_FILE, Report
 from harness.secrets import redact
 from harness.sinks import files, mlflow_entities, mlflow_process
@@ -91,26 +91,33 @@ def close_sweep(
     paths: list[Path],
     failure: str | None,
 ) -> None:
-    """Puts table and chart on the parent, each job's speed-up on its run and its model, and ends the parent.
+    """Puts table and chart on the parent, what tells each job apart into its name, its speed-up on its run
+    and its model, and ends the parent.
 
     failure: why the sweep is not complete, or None.
     """
     client = store.client
     merged = repetitions.merged(reports)
+    variants = [repetitions.variant(report.spec) for report in merged]
     speedups = {repetitions.variant(row.report.spec): row.speedup for row in table.rows(merged)}
+    settings = dict(zip(variants, columns.further(merged), strict=True))
     for report, run_id in zip(reports, run_ids, strict=True):
         speedup = speedups[repetitions.variant(report.spec)]
-        if speedup is not None and "speedup" not in client.get_run(run_id).data.metrics:
+        run = client.get_run(run_id)
+        told = values.run_name(report, settings[repetitions.variant(report.spec)])
+        if run.info.run_name != told:
+            client.update_run(run_id, name=told)
+        if speedup is not None and "speedup" not in run.data.metrics:
             model_id = mlflow_entities.log_model(store, run_id, report)
             client.log_metric(run_id, "speedup", speedup, values.started_ms(report), model_id=model_id)
     parent = client.get_run(parent_run_id)
-    timed = [report for report in merged if report.timing is not None]
+    timed = [report for report in merged if floors.enough(report)]
     best = max(timed, key=lambda report: report.timing.throughput_sps if report.timing else 0.0, default=None)
     if best is not None and best.timing is not None:
         fastest = best.timing.throughput_sps
         if parent.data.metrics.get("best_throughput_sps") != fastest:
             client.log_metric(parent_run_id, "best_throughput_sps", fastest)
-        client.set_tag(parent_run_id, "best", values.run_name(best))
+        client.set_tag(parent_run_id, "best", values.run_name(best, settings[repetitions.variant(best.spec)]))
     for path in paths:
         client.log_artifact(parent_run_id, str(path))
     client.update_run(parent_run_id, name=values.sweep_name(name, reports))

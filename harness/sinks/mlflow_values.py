@@ -6,13 +6,22 @@ import json
 from datetime import datetime
 from typing import Any
 
-from harness import load_notes
+from harness import axes, load_notes
 from harness.instances import spread
 from harness.report import Report
 from harness.secrets import redact
+from harness.spec import RunSpec
 
 # MLflow refuses longer values of a tag on some stores.
 TAG_LIMIT = 5000
+PARAM_LIMIT = 6000
+# Settings that `params` has under a name of their own, and those that would be a column of digests.
+UNDER_ANOTHER_NAME = (
+    "model.name", "precision", "backend.name", "backend.graph", "backend.skip_padding", "batch.size",
+    "batch.seq_len", "batch.tokens", "batch.lengths", "host.instances", "load.name", "load.rate",
+    "load.bound_ms", "data.name", "data.samples", "seed",
+)  # fmt: skip
+DIGESTS = "model.package_files."
 # Of these the data say something: they are recorded together with the dataset they were measured on.
 QUALITY = (
     "accuracy", "f1", "agreement", "flips", "mcnemar_p", "roc_auc", "threshold",
@@ -37,7 +46,21 @@ def params(report: Report) -> dict[str, str]:
         "data": spec.data.name, "samples": spec.data.samples,
         "seed": spec.seed, "repetition": spec.repetition if spec.repetitions > 1 else None,
     }  # fmt: skip
-    return {name: str(value) for name, value in values.items() if value is not None}
+    chosen = {name: str(value) for name, value in values.items() if value is not None}
+    return chosen | {name: _short(value) for name, value in _further(spec).items() if value not in (None, {})}
+
+
+def _further(spec: RunSpec) -> dict[str, Any]:
+    """Every other setting by its dotted name, so that whatever is swept can be seen, sorted and filtered."""
+    return {
+        name: value
+        for name, value in axes.settings(spec).items()
+        if name not in UNDER_ANOTHER_NAME and not name.startswith(DIGESTS)
+    }
+
+
+def _short(value: Any) -> str:
+    return redact(str(value))[:PARAM_LIMIT]
 
 
 def tags(report: Report) -> dict[str, str]:
@@ -133,11 +156,15 @@ def speed_metrics(report: Report) -> dict[str, float]:
     return _known(values)
 
 
-def run_name(report: Report) -> str:
-    """`op-bf16 minilm 4x128`: what ran, and the shape of a call; `#3` is the third of several repetitions."""
+def run_name(report: Report, setting: str = "") -> str:
+    """`op-bf16 minilm 4x128`: what ran, and the shape of a call; `#3` is the third of several repetitions.
+
+    setting: what else tells it apart from the other jobs of its sweep, e.g. `seed 1`.
+    """
     spec, batch = report.spec, report.spec.batch
+    further = f" {setting}" if setting else ""
     number = f" #{spec.repetition + 1}" if spec.repetitions > 1 and report.repeated is None else ""
-    return f"{spec.contender} {spec.model.name} {batch.size}x{batch.seq_len}{number}"
+    return f"{spec.contender} {spec.model.name} {batch.size}x{batch.seq_len}{further}{number}"
 
 
 def sweep_name(name: str, reports: list[Report]) -> str:

@@ -11,8 +11,9 @@ import json
 KEY = "compare"
 COLUMNS = (
     "params.`model`", "params.`precision`", "params.`backend`", "params.`batch_size`", "params.`seq_len`",
-    "metrics.`throughput_sps`", "metrics.`latency_ms/p50`", "metrics.`speedup`", "tags.`verdict`",
-    "tags.`noisy`", "metrics.`accuracy`", "metrics.`agreement`", "metrics.`error/cosine_min`",
+    "metrics.`throughput_sps`", "metrics.`latency_ms/p50`", "metrics.`calls`", "metrics.`speedup`",
+    "tags.`verdict`", "tags.`noisy`", "metrics.`accuracy`", "metrics.`agreement`",
+    "metrics.`error/cosine_min`",
 )  # fmt: skip
 # Fastest first. MLflow's own names, as its UI writes them.
 _STATE = {

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from harness import table
+from harness import floors, table
+from harness.columns import labels
 from harness.report import Report
 
 if TYPE_CHECKING:
@@ -23,11 +24,13 @@ OTHER_COLOR = "black"
 
 @dataclass(frozen=True)
 class Point:
-    """speed: sequences per second. loss: percentage points of accuracy below Hugging Face in fp32 on the same
-    samples, negative where it is better; None where accuracy was not measured.
+    """name: of the job, with what tells it apart. speed: sequences per second. loss: percentage points of
+    accuracy below Hugging Face in fp32 on the same samples, negative where it is better; None where accuracy
+    was not measured.
     """
 
     report: Report
+    name: str
     speed: float
     loss: float | None
 
@@ -40,19 +43,23 @@ class Point:
 def points(reports: list[Report]) -> list[Point]:
     """Of every job whose speed was measured."""
     return [
-        Point(report, report.timing.throughput_sps, _loss(report))
-        for report in reports
+        Point(report, name, report.timing.throughput_sps, _loss(report))
+        for report, name in zip(reports, labels(reports), strict=True)
         if report.timing is not None
     ]
 
 
 def absent(reports: list[Report]) -> list[str]:
-    """One line for each thing that the chart does not show, and why."""
+    """One line for each thing that the chart does not show, or shows but cannot know, and why."""
     missing = [report.spec.backend.name for report in reports if report.not_installed]
-    failed = [r.spec.contender for r in reports if r.timing is None and not r.not_installed]
+    named = zip(reports, labels(reports), strict=True)
+    failed = [name for report, name in named if report.timing is None and not report.not_installed]
+    named = zip(reports, labels(reports), strict=True)
+    short = [name for report, name in named if report.timing is not None and not floors.enough(report)]
     unscored = [r for r in reports if r.timing is not None and _loss(r) is None]
     lines = [f"not installed: {', '.join(dict.fromkeys(missing))}"] if missing else []
     lines += [f"not measured: {', '.join(dict.fromkeys(failed))}"] if failed else []
+    lines += [f"{floors.TOO_FEW}: {', '.join(short)}"] if short else []
     reasons = dict.fromkeys(r.accuracy.absent_because for r in unscored if r.accuracy is not None)
     if unscored:
         why = "; ".join(reason for reason in reasons if reason) or "measure.accuracy is off"
@@ -72,9 +79,9 @@ def figure(reports: list[Report]) -> Figure:
     drawn = Figure(figsize=(9, 5.5 if scored else 1.8 + 0.27 * len(shown)), layout="constrained")
     axes: Axes = drawn.subplots()
     if scored:
-        _scatter(axes, reports, [(point, point.loss) for point in shown if point.loss is not None])
+        _scatter(axes, [(point, point.loss) for point in shown if point.loss is not None])
     else:
-        _strip(axes, reports, shown)
+        _strip(axes, shown)
     noisy = any(point.report.timing is not None and point.report.timing.noisy for point in shown)
     axes.set_xlabel("sequences per second" + (" (hollow: disturbed while measured)" if noisy else ""))
     axes.set_xlim(left=0)
@@ -83,17 +90,10 @@ def figure(reports: list[Report]) -> Figure:
     return drawn
 
 
-def _name(point: Point, reports: list[Report]) -> str:
-    """The contender, with the settings that not all have in common."""
-    settings = [column for column in table.columns(reports) if column in table.SETTINGS]
-    row = table.Row(point.report, None)
-    return " ".join([point.report.spec.contender, *(f"{c.title} {c.text(row)}" for c in settings)])
-
-
-def _scatter(axes: Axes, reports: list[Report], shown: list[tuple[Point, float]]) -> None:
+def _scatter(axes: Axes, shown: list[tuple[Point, float]]) -> None:
     axes.axhline(0, color="black", linewidth=0.8)
     for point, loss in shown:
-        axes.plot([point.speed], [loss], **_style(point), label=_name(point, reports))
+        axes.plot([point.speed], [loss], **_style(point), label=point.name)
     axes.set_ylabel("accuracy loss against Hugging Face fp32, points")
     # Sorted by speed, as the points lie from left to right.
     handles, labels = axes.get_legend_handles_labels()
@@ -104,11 +104,11 @@ def _scatter(axes: Axes, reports: list[Report], shown: list[tuple[Point, float]]
     )  # fmt: skip
 
 
-def _strip(axes: Axes, reports: list[Report], shown: list[Point]) -> None:
+def _strip(axes: Axes, shown: list[Point]) -> None:
     ordered = sorted(shown, key=lambda point: point.speed)
     for place, point in enumerate(ordered):
         axes.plot([point.speed], [place], **_style(point))
-    axes.set_yticks(range(len(ordered)), [_name(point, reports) for point in ordered], fontsize=8)
+    axes.set_yticks(range(len(ordered)), [point.name for point in ordered], fontsize=8)
 
 
 def _style(point: Point) -> dict[str, Any]:
