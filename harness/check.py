@@ -71,13 +71,15 @@ def resolve(spec: RunSpec) -> RunSpec:
     """The spec with a given path meant: `model.path` beats the option's hub id, package and architecture, and
     `data.path` beats the option's source. Their names become those of the path; paths become absolute."""
     model, data = spec.model, spec.data
-    if model.path is not None and model.source in ("auto", "path", "package"):
+    if model.path is not None:
         path = _absolute(model.path)
+        model = dataclasses.replace(model, name=path.name, path=str(path))
+    if model.path is not None and model.source in ("auto", "path", "package"):
         model = dataclasses.replace(
-            model, name=path.name, source="path", path=str(path), hub_id=None, hub_revision=None,
-            hub_tokenizer=None, package=None, package_folder=None, package_files={}, architecture={},
+            model, source="path", hub_id=None, hub_revision=None, hub_tokenizer=None,
+            package=None, package_folder=None, package_files={}, architecture={},
         )  # fmt: skip
-    if model.tokenizer is not None and Path(model.tokenizer).expanduser().is_dir():
+    if model.tokenizer is not None and _absolute(model.tokenizer).is_dir():
         model = dataclasses.replace(model, tokenizer=str(_absolute(model.tokenizer)))
     if data.path is not None:
         path = _absolute(data.path)
@@ -91,7 +93,7 @@ def resolve(spec: RunSpec) -> RunSpec:
 
 
 def _absolute(path: str) -> Path:
-    return Path(os.path.abspath(Path(path).expanduser()))
+    return Path(os.path.abspath(os.path.expanduser(path)))
 
 
 def check(spec: RunSpec) -> RunSpec:

@@ -8,15 +8,16 @@ import dataclasses
 import os
 import traceback
 from pathlib import Path
+from shlex import quote
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from rich.console import Console
 
-from harness import earlier, record, reserve, unfinished
-from harness.check import check
+from harness import earlier, host, inputs, peers, record, reserve, unfinished
+from harness.check import check, resolve
 from harness.errors import UserError
 from harness.launch import launch
 from harness.peers import NotInstalled
@@ -24,7 +25,7 @@ from harness.report import CONFIG_FAILURE, NOT_INSTALLED, REPORT_FILE, Failure, 
 from harness.schema import ROOT, Tracking, to_spec, to_tracking
 from harness.secrets import hide, redact, redact_files
 from harness.sinks import console as shown
-from harness.sinks import files
+from harness.sinks import files, mlflow_store
 from harness.spec import RunSpec
 from harness.values import write_json
 
@@ -67,19 +68,16 @@ def run(cfg: DictConfig) -> int:
 def _run(
     cfg: DictConfig, folder: Path, sweep_folder: Path | None, contender: str | None, console: Console
 ) -> int:
-    tracking, spec = to_tracking(cfg), to_spec(cfg)
+    tracking, spec = to_tracking(cfg), resolve(to_spec(cfg))
     try:
-        spec = check(spec)
-        _check_contender(spec, contender)
+        spec = judged(spec, tracking, contender)
         write_json(folder / record.TRACKING_FILE, hidden(tracking))
         name = f"{spec.contender}, {spec.model.name}, batch {spec.batch.size} x {spec.batch.seq_len}"
         shown.announce(console, folder, name)
         _settle_what_was_killed(folder, sweep_folder)
         report = launch(spec, folder)
     except UserError as problem:
-        kind = NOT_INSTALLED if isinstance(problem, NotInstalled) else CONFIG_FAILURE
-        earlier.remove(folder)
-        Report(spec, "failed", failure=Failure(kind, str(problem))).write(folder)
+        _record_refusal(spec, problem, folder)
         raise
     try:
         files.write_run(report, folder)
@@ -95,8 +93,54 @@ def _run(
     return _log_single(folder, tracking, report, console)
 
 
+def judged(spec: RunSpec, tracking: Tracking, contender: str | None) -> RunSpec:
+    """The checked spec; UserError, or NotInstalled, for everything that can be told without a worker."""
+    spec = check(spec)
+    _check_contender(spec, contender)
+    host.plan(spec.host, frozenset(os.sched_getaffinity(0)))
+    peers.interpreter(spec.backend)
+    inputs.judge(spec)
+    if tracking.kind == "mlflow":
+        mlflow_store.refuse_deleted(tracking.uri, tracking.experiment)
+    return spec
+
+
+def refuse_run(cfg: DictConfig) -> None:
+    """Judges a run before Hydra makes its folder, so that a refused one leaves none.
+
+    cfg: the whole configuration, with Hydra's. Where the folder holds an earlier run, that is replaced by the
+    refusal: nobody shall take it for what was asked for now.
+
+    Raises:
+        UserError: it is refused, or the folder holds something that is not the harness's to overwrite.
+    """
+    folder = Path(cfg.hydra.run.dir)
+    task = OmegaConf.masked_copy(cfg, [str(name) for name in cfg if name != "hydra"])
+    earlier.refuse_foreign(folder)
+    tracking, spec = to_tracking(task), resolve(to_spec(task))
+    try:
+        judged(spec, tracking, cfg.hydra.runtime.choices.get("contender"))
+    except UserError as problem:
+        # A run that goes on there is another harness's, which settles it.
+        if earlier.is_run(folder) and not (folder / unfinished.RUNNING_FILE).is_file():
+            _record_refusal(spec, problem, folder)
+        raise
+
+
+def _record_refusal(spec: RunSpec, problem: UserError, folder: Path) -> None:
+    kind = NOT_INSTALLED if isinstance(problem, NotInstalled) else CONFIG_FAILURE
+    earlier.remove(folder)
+    Report(spec, "failed", failure=Failure(kind, str(problem))).write(folder)
+
+
+def _status(report: Report) -> int:
+    if report.status == "finished":
+        return FINISHED
+    return WRONG_INPUT if report.wrong_input else FAILED
+
+
 def _log_single(folder: Path, tracking: Tracking, report: Report, console: Console) -> int:
-    status = FINISHED if report.status == "finished" else FAILED
+    status = _status(report)
     store = tracking.uri if tracking.kind == "mlflow" else None
     if tracking.kind == "mlflow":
         try:
@@ -116,7 +160,7 @@ def _log_job(folder: Path, tracking: Tracking, sweep_folder: Path, report: Repor
             record.log_run(folder, tracking, sweep)
         except UserError as problem:
             console.print(f"not yet logged: {redact(str(problem))}", markup=False, highlight=False)
-    return FINISHED if report.status == "finished" else FAILED
+    return _status(report)
 
 
 def _settle_what_was_killed(folder: Path, sweep_folder: Path | None) -> None:
@@ -150,7 +194,8 @@ def hidden(tracking: Tracking) -> Tracking:
 def not_logged(console: Console, message: str, folder: Path) -> None:
     """Says that results are kept although they could not be logged, and how to log them later."""
     shown.error(console, message)
+    place = quote(str(shown.nearby(folder)))
     console.print(
-        f"The results are kept; log them later with: python -m harness.log {shown.nearby(folder)}",
+        f"The results are kept; log them later with: python -m harness.log {place}",
         highlight=False, markup=False, soft_wrap=True,
     )  # fmt: skip

@@ -7,6 +7,7 @@ frozen, because the command line writes into them.
 from __future__ import annotations
 
 import dataclasses
+import re
 import typing
 from pathlib import Path
 from typing import Any
@@ -82,6 +83,8 @@ GROUPS: dict[str, type] = {
 
 # Of tracking.
 KINDS = ("mlflow", "none")
+# With two slashes a name stands where a host would, and SQLite has none.
+NO_FILE = re.compile(r"sqlite://(?!/)|sqlite:///+$")
 STORE_REMEDY = "Name a writable sqlite:///file or a reachable server; tracking=none logs nothing"
 
 # Fields at the root.
@@ -143,6 +146,10 @@ def to_tracking(cfg: DictConfig) -> Tracking:
         )
     if tracking.kind == "mlflow":
         check_store(tracking.uri)
+        if not tracking.experiment.strip() or not tracking.experiment.isprintable():
+            raise UserError(
+                "tracking.experiment", tracking.experiment, "is no name of an experiment", "Use e.g. bert-op"
+            )
     return tracking
 
 
@@ -154,4 +161,7 @@ def check_store(uri: str | None) -> str:
         )
     if "://" not in uri:
         raise UserError("tracking.uri", uri, "is no URI of an MLflow store", STORE_REMEDY)
+    if NO_FILE.match(uri):
+        remedy = "Use three slashes and a file, as in sqlite:///mlflow.db"
+        raise UserError("tracking.uri", uri, "names no file", remedy)
     return uri

@@ -87,6 +87,21 @@ def _values(override: Override) -> list[str]:
         return ["*", "*"]
 
 
+def empty(overrides: Sequence[str]) -> list[str]:
+    """Of the overrides of a sweep that has no job, those that may be why, as typed."""
+    found = []
+    for each in OverridesParser.create().parse_overrides(list(overrides)):
+        if not each.is_sweep_override():
+            continue
+        try:
+            values = list(each.sweep_string_iterator())
+        except HydraException:  # a glob
+            values = []
+        if not values:
+            found.append(str(each.input_line))
+    return found
+
+
 def disjoint(choices: Mapping[str, Sequence[str]]) -> bool:
     """Whether no two jobs of a sweep over `choices` can share a core."""
     jobs = 1

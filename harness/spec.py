@@ -33,6 +33,20 @@ LENGTHS = ("fixed", "uniform", "mrpc-like")
 PADDINGS = ("seq_len", "longest")
 ALLOCATORS = ("default", "jemalloc", "tcmalloc")
 TASKS = ("auto", "paraphrase-classification", "sentence-embedding", "encoder")
+# Tasks with a decision for each pair; task `encoder` has none.
+SCORED_TASKS = ("paraphrase-classification", "sentence-embedding")
+# The model types that can be measured: families that the op runs and that take nothing but token ids, their
+# types and a mask.
+FAMILIES = (
+    "bert", "camembert", "data2vec-text", "distilbert", "electra", "ernie", "mpnet", "roberta", "roc_bert",
+    "xlm-roberta",
+)  # fmt: skip
+# Of these, the ones that know no token types, and the backends that run a model without: the peers'
+# conversions are those of BERT, and feed all of its inputs.
+WITHOUT_TOKEN_TYPES = ("distilbert", "mpnet")
+TOKEN_TYPE_BACKENDS = ("hf", "op")
+# Beside the weights of a checkpoint, one of them is its tokenizer.
+TOKENIZER_FILES = ("tokenizer.json", "vocab.txt")
 WARMUP_SHARE = 0.1
 
 

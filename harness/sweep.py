@@ -7,13 +7,14 @@ The two meet in the sweep's folder, which also works when a launcher ran the job
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import uuid
 from pathlib import Path
 from typing import Any
 
 from hydra.experimental.callback import Callback
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from rich.console import Console
 
@@ -21,24 +22,34 @@ from harness import earlier, record, repetitions, reserve, side_by_side
 from harness.compare import subjects
 from harness.composing import Told, no_place
 from harness.errors import UserError
-from harness.job import FAILED, FINISHED, WRONG_INPUT, hidden, not_logged
+from harness.job import FAILED, FINISHED, WRONG_INPUT, hidden, not_logged, refuse_run
 from harness.report import REPORT_FILE, Report
 from harness.schema import to_tracking
 from harness.secrets import redact_files
 from harness.sinks import console as shown
 from harness.sinks import files, mlflow_sink
-from harness.sinks.mlflow_store import open_store, told
+from harness.sinks.mlflow_store import open_store, refuse_deleted, told
 from harness.values import write_json
 
 VARIABLE = "BERT_OP_SWEEP"
-# All variants of the sweep, the repetitions of each together, as one record that is complete by itself.
-RESULTS_FILE = "results.json"
 # Where submitit keeps what its jobs print: there, nobody has seen yet why a job was refused.
 ELSEWHERE = ".submitit"
 
 
 class SweepCallback(Callback):
-    """Opens a sweep; named in conf/config.yaml."""
+    """Judges a run and opens a sweep; named in conf/config.yaml."""
+
+    def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
+        """Refuses what cannot be measured before Hydra makes a folder for it."""
+        console = Console()
+        try:
+            refuse_run(config)
+        except (UserError, OmegaConfBaseException) as problem:
+            shown.error(console, str(problem))
+            raise Told(WRONG_INPUT) from None
+        except OSError as problem:
+            shown.error(console, no_place(problem, config.hydra.run.dir))
+            raise Told(WRONG_INPUT) from None
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Writes sweep.json and opens the parent run, so that concurrent jobs meet a store that is ready."""
@@ -48,6 +59,9 @@ class SweepCallback(Callback):
             folder = Path(config.hydra.sweep.dir)
             side_by_side.arrange(config)
             tracking = to_tracking(config)
+            if tracking.kind == "mlflow":
+                refuse_deleted(tracking.uri, tracking.experiment)
+            earlier.refuse_foreign_sweep(folder)
             aside = earlier.move_aside(folder, record.SWEEP_FILE)
             choice = config.hydra.runtime.choices.get("experiment")
             sweep = record.Sweep(uuid.uuid4().hex, choice or "sweep", hidden(tracking))
@@ -63,13 +77,16 @@ class SweepCallback(Callback):
             shown.moved(console, folder, aside)
         if tracking.kind != "mlflow":
             return
+        # Until it is open: who is interrupted meanwhile does not wait for it once more at the end.
+        dataclasses.replace(sweep, problem="interrupted while the store was opened").write(folder)
         try:
             store = open_store(tracking.uri, tracking.experiment)
             with told(store.uri):
                 mlflow_sink.open_sweep(store, sweep.sweep_id, sweep.name)
+            sweep.write(folder)
         except UserError as problem:
             shown.error(console, f"{problem} Measuring goes on.")
-            record.Sweep(sweep.sweep_id, sweep.name, sweep.tracking, str(problem)).write(folder)
+            dataclasses.replace(sweep, problem=str(problem)).write(folder)
 
 
 def finish(folder: Path, complete: bool, console: Console) -> int:
@@ -89,6 +106,8 @@ def _finish(folder: Path, complete: bool, console: Console) -> int:
     sweep = record.Sweep.read(folder)
     redact_files(folder)
     jobs = record.job_folders(folder)
+    if not jobs and complete:
+        shown.no_jobs(console, side_by_side.empty(_overrides(folder)))
     reported = [job for job in jobs if (job / REPORT_FILE).is_file()]
     reports = [Report.read(job) for job in reported]
     for job in jobs:
@@ -98,7 +117,7 @@ def _finish(folder: Path, complete: bool, console: Console) -> int:
     measured = len(refusals) < len(jobs)
     if reports:
         variants = subjects.of_runs(list(zip(reports, reported, strict=True)), folder.name)
-        write_json(folder / RESULTS_FILE, subjects.frozen(variants))
+        write_json(folder / earlier.RESULTS_FILE, subjects.frozen(variants))
         merged = [variant.report for variant in variants]
         files.write_sweep(merged, folder)
         if measured:
@@ -107,13 +126,11 @@ def _finish(folder: Path, complete: bool, console: Console) -> int:
         in_no_table = [problem for job, problem in refusals.items() if not (measured and job in reported)]
         for problem in dict.fromkeys(in_no_table):
             shown.error(console, problem)
-    status = _status(reports, len(refusals), len(jobs))
+    status = _status(reports, len(refusals), len(jobs)) if jobs or not complete else WRONG_INPUT
     if jobs and not measured:
         shown.nothing_measured(console, len(jobs))
     store = None
-    if not measured and sweep.problem is not None:
-        return status
-    if sweep.tracking.kind == "mlflow":
+    if sweep.tracking.kind == "mlflow" and (measured or sweep.problem is None):
         try:
             record.log_sweep(folder, sweep.tracking)
             store = sweep.tracking.uri
@@ -122,7 +139,15 @@ def _finish(folder: Path, complete: bool, console: Console) -> int:
             not_logged(console, str(problem), folder)
     if measured:
         shown.next_steps(console, folder, store)
+    else:  # why has been shown, and there is nothing else to keep
+        earlier.undo_sweep(folder)
     return status
+
+
+def _overrides(folder: Path) -> list[str]:
+    """What was typed, as Hydra noted it."""
+    file = folder / earlier.HYDRA_FILE
+    return [str(each) for each in OmegaConf.load(file).hydra.overrides.task] if file.is_file() else []
 
 
 def _status(reports: list[Report], refused: int, jobs: int) -> int:
@@ -133,7 +158,8 @@ def _status(reports: list[Report], refused: int, jobs: int) -> int:
     if jobs and refused == jobs:
         return WRONG_INPUT
     started = [report for report in reports if not report.refused]
-    if not jobs or len(started) + refused < jobs or any(report.status != "finished" for report in started):
+    failed = [report for report in started if report.status != "finished"]
+    if not jobs or len(started) + refused < jobs or not all(report.wrong_input for report in failed):
         return FAILED
     not_installed = sum(report.not_installed for report in reports)
-    return WRONG_INPUT if refused > not_installed else FINISHED
+    return WRONG_INPUT if failed or refused > not_installed else FINISHED

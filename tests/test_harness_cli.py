@@ -198,6 +198,8 @@ def test_credentials_that_nobody_knows_any_more_are_asked_for(
         (["tracking.kind=mlfow"], "tracking.kind='mlfow'"),
         (["tracking=server"], "tracking.uri=None"),
         (["tracking.uri=nonsense"], "tracking.uri='nonsense'"),
+        (["tracking.uri=sqlite:///"], "tracking.uri='sqlite:///': names no file"),
+        (["tracking.uri=sqlite://mlflow.db"], "tracking.uri='sqlite://mlflow.db': names no file"),
         (["+batch.foo=1"], "batch.foo=1"),
     ],
 )
@@ -224,8 +226,7 @@ def test_a_sweep_of_nothing_but_wrong_settings_ends_with_2_and_shows_no_results(
     assert last == "Nothing was measured: all 2 jobs were refused."
     client = MlflowClient(tracking_uri=store_uri)
     assert client.search_runs([client.get_experiment_by_name("bert-op").experiment_id]) == []
-    assert log.main([str(tmp_path / "sweep")]) == 2
-    assert "nothing of it was measured" in capfd.readouterr().out
+    assert not (tmp_path / "sweep").exists()
 
 
 def test_wrong_settings_of_some_jobs_end_with_2_and_the_others_are_shown(
@@ -247,7 +248,7 @@ def test_wrong_settings_end_with_2_whichever_process_finds_them(
     said = "".join(capfd.readouterr())
     assert said.count("error: batch.foo=1: ") == said.count("error: batch.foo=2: ") == 1
     assert said.endswith("Nothing was measured: all 2 jobs were refused.\n")
-    assert len(list((tmp_path / "sweep").glob("*/refused.json"))) == 2
+    assert not [path for path in (tmp_path / "sweep").glob("*") if path.name.isdigit()]
 
 
 @pytest.mark.parametrize("mode", [[], ["-m"]], ids=["run", "sweep"])

@@ -92,3 +92,65 @@ def test_a_sweep_that_goes_on_or_cannot_be_moved_is_left_alone(
     with pytest.raises(UserError, match=r"hydra\.sweep\.dir='\.': .*current directory"):
         earlier.move_aside(Path("."), SWEEP)
     assert (folder / SWEEP).is_file()
+
+
+MINE = "results of somebody's own"
+
+
+@pytest.mark.parametrize(
+    "name", ["report.json", "spec.json", "samples.npz", "latency.png", "instance-0", "barrier"]
+)
+def test_what_is_not_the_harness_s_is_not_overwritten_by_a_run(
+    cli: Cli, tmp_path: Path, capfd: pytest.CaptureFixture[str], name: str
+) -> None:
+    place = tmp_path / "run" / name
+    place = place if "." in name else place / "notes.txt"
+    place.parent.mkdir(parents=True)
+    place.write_text('{"mine": 1}' if name == "report.json" else MINE)
+    before = place.read_text()
+    for wrong in ([], ["batch.size=0"]):
+        assert cli("tracking=none", *wrong) == 2
+        said = "".join(capfd.readouterr())
+        assert f"hydra.run.dir='{tmp_path}/run': holds {name}" in said and said.count("error: ") == 1
+        assert place.read_text() == before and not (tmp_path / "run/.hydra").exists()
+
+
+@pytest.mark.parametrize(
+    "name", ["results.json", "sweep.csv", "multirun.yaml", "1/report.json", "0/spec.json"]
+)
+def test_what_is_not_the_harness_s_is_not_overwritten_by_a_sweep(
+    cli: Cli, tmp_path: Path, capfd: pytest.CaptureFixture[str], name: str
+) -> None:
+    place = tmp_path / "sweep" / name
+    place.parent.mkdir(parents=True)
+    place.write_text(MINE)
+    assert cli("-m", "batch=1,4", "tracking=none") == 2
+    assert f"holds {place.name}" in "".join(capfd.readouterr()) and place.read_text() == MINE
+    assert [path for path in (tmp_path / "sweep").rglob("*") if path.is_file()] == [place]
+
+
+def test_beside_other_files_there_is_room_for_a_run_and_a_sweep(cli: Cli, tmp_path: Path) -> None:
+    for place in ("run", "sweep"):
+        (tmp_path / place).mkdir()
+        (tmp_path / place / "baseline.json").write_text(MINE)
+    assert cli("tracking=none") == 0 and cli("tracking=none") == 0
+    assert cli("-m", "batch=1", "tracking=none") == 0
+    assert cli("-m", "batch.size=0,-1", "tracking=none") == 2
+    assert (tmp_path / "run/baseline.json").read_text() == MINE
+    (aside,) = tmp_path.glob("sweep-*")  # the first sweep, and what lay beside it
+    assert (aside / "baseline.json").read_text() == MINE and not (tmp_path / "sweep").exists()
+
+
+def test_a_refused_sweep_leaves_what_was_there_before(cli: Cli, tmp_path: Path) -> None:
+    (tmp_path / "sweep/0").mkdir(parents=True)
+    for name in ("notes.txt", "0/notes.txt"):
+        (tmp_path / "sweep" / name).write_text(MINE)
+    assert cli("-m", "batch.size=0,-1", "tracking=none") == 2
+    left = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()}
+    assert left == {"sweep/notes.txt", "sweep/0/notes.txt"}
+
+
+def test_a_run_whose_harness_was_killed_before_its_worker_began_is_ours(tmp_path: Path) -> None:
+    unfinished.mark(tmp_path)
+    (tmp_path / "latency.png").touch()
+    earlier.refuse_foreign(tmp_path)

@@ -12,9 +12,9 @@ import pyarrow.parquet
 import pytest
 from worker_tools import PAIRS, shared, write_pairs
 
+from harness import sentence_pairs
 from harness.errors import UserError
 from harness.spec import DataSpec
-from harness.worker import data
 from harness.worker.data import Pairs, read_pairs
 
 ROWS = [{"sentence1": first, "sentence2": second, "label": label} for first, second, label in PAIRS]
@@ -85,7 +85,7 @@ def test_the_digest_tells_data_apart() -> None:
 
 
 def test_a_shipped_set_is_found_by_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(data, "SHIPPED_FOLDER", tmp_path)
+    monkeypatch.setattr(sentence_pairs, "SHIPPED_FOLDER", tmp_path)
     write_pairs(tmp_path / "tiny.tsv")
     pairs = read_pairs(DataSpec("tiny", shipped="tiny.tsv", samples="all"))
     assert pairs is not None and len(pairs) == len(PAIRS)

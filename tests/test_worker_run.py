@@ -126,6 +126,18 @@ def test_only_accuracy(checkpoint: Path, tmp_path: Path) -> None:
     assert not (tmp_path / "run" / SAMPLES_FILE).exists()
 
 
+def test_only_accuracy_of_weights_that_turn_out_random_is_a_wrong_input(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    model = ModelSpec("tiny", hub_id="nobody/no-such-model", architecture=ARCHITECTURE)
+    spec = run_spec(model, data=pairs_of(tmp_path), measure=MeasureSpec(throughput=False))
+    status, report = carry_out(spec, tmp_path / "run")
+    assert status == 1 and report.failure is not None and report.wrong_input
+    assert report.failure.message.startswith("measure='accuracy': there is nothing to score: random weights")
+    assert "HF_HUB_OFFLINE" in report.failure.message and report.failure.phase == "load"
+
+
 def test_real_text_is_timed_with_its_padding(checkpoint: Path, tmp_path: Path) -> None:
     spec = run_spec(
         path_model(checkpoint),

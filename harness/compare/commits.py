@@ -16,7 +16,7 @@ from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 from rich.console import Console
 
-from harness import repetitions, schema
+from harness import inputs, repetitions, schema
 from harness.arguments import quote_numbers, refuse_swept_repetitions
 from harness.check import check
 from harness.compare.subjects import Subject
@@ -100,6 +100,7 @@ def to_spec(overrides: list[str]) -> RunSpec:
         with initialize_config_dir(str(conf), version_base="1.3"):
             cfg = compose("config", quote_numbers(words, conf))
         spec = check(schema.to_spec(cfg))
+        inputs.judge(spec)
     except (HydraException, OmegaConfBaseException) as problem:
         told = paragraph(str(problem)).removeprefix("error: ").rstrip(".")
         raise UserError("overrides", " ".join(overrides), told, "Sweeps are not possible here") from problem

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from harness import reserve
 from harness.errors import UserError
-from harness.report import DISK_FULL
+from harness.report import DISK_FULL, USER_FAILURE
 from harness.spec import RunSpec
 from harness.worker.run import begin, run
 
@@ -50,7 +50,7 @@ def _carry_out(spec: RunSpec, folder: Path) -> int:
         if os.environ.get("HYDRA_FULL_ERROR") == "1":
             traceback.print_exc()
         if isinstance(error, UserError):
-            journal.fail("user", str(error))
+            journal.fail(USER_FAILURE, str(error))
         else:
             journal.fail("error", f"{type(error).__name__}: {one_paragraph(error)}")
         return 1

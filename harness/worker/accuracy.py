@@ -16,7 +16,7 @@ from tqdm import tqdm
 from harness import statistics
 from harness.errors import UserError
 from harness.report import Accuracy
-from harness.spec import RunSpec
+from harness.spec import SCORED_TASKS, RunSpec
 from harness.worker import scoring
 from harness.worker.backends import Head
 from harness.worker.data import Pairs
@@ -24,8 +24,6 @@ from harness.worker.tokens import Batch, length_order, random_batch, text_batche
 from harness.worker.weights import Loaded
 
 BATCH_SIZE = 32
-# Tasks with a decision for each pair; task `encoder` has none.
-SCORED_TASKS = ("paraphrase-classification", "sentence-embedding")
 # Sequences of random ids on which the error against the reference is taken where no labelled text can be.
 RANDOM_SEQUENCES = 16
 
@@ -148,8 +146,8 @@ def _measure_embeddings(
         scoring.judge(labels, measured, referred),
         cosine_min=float(scoring.cosines(found, expected).min()),
         threshold=threshold,
-        roc_auc=statistics.roc_auc(labels, found_cosines),
-        reference_roc_auc=statistics.roc_auc(labels, expected_cosines),
+        roc_auc=scoring.roc_auc(labels, found_cosines),
+        reference_roc_auc=scoring.roc_auc(labels, expected_cosines),
     )
     return accuracy, scoring.predictions(labels, measured, referred)
 

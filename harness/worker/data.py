@@ -2,36 +2,14 @@
 
 from __future__ import annotations
 
-import csv
-import hashlib
-import json
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from collections.abc import Iterable
 
+from harness import sentence_pairs
 from harness.errors import UserError
+from harness.sentence_pairs import SHIPPED_FOLDER, Pairs, Row
 from harness.spec import DataSpec
 
-SHIPPED_FOLDER = Path(__file__).parents[1] / "data"
-Row = Mapping[str, Any]
-
-
-@dataclass(frozen=True)
-class Pairs:
-    """Sentence pairs with labels: 1 a paraphrase, 0 none. All three have the same length, at least 1."""
-
-    sentence1: tuple[str, ...]
-    sentence2: tuple[str, ...]
-    labels: tuple[int, ...]
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    def digest(self) -> str:
-        """SHA-256 over all pairs and labels, so that two records can tell whether they saw the same data."""
-        rows = list(zip(self.labels, self.sentence1, self.sentence2, strict=True))
-        return hashlib.sha256(json.dumps(rows, ensure_ascii=False).encode()).hexdigest()
+__all__ = ["SHIPPED_FOLDER", "Pairs", "read_pairs"]
 
 
 def read_pairs(data: DataSpec) -> Pairs | None:
@@ -40,76 +18,9 @@ def read_pairs(data: DataSpec) -> Pairs | None:
     Raises UserError for a missing file, an unknown ending, missing columns or values, labels other than 0 and
     1, no rows, or a hub that cannot be reached.
     """
-    if data.path is not None:
-        return _pairs(data, "data.path", data.path, _read_file(Path(data.path), "data.path"))
-    if data.shipped is not None:
-        path = SHIPPED_FOLDER / data.shipped
-        return _pairs(data, "data.shipped", data.shipped, _read_file(path, "data.shipped"))
-    if data.hub_id is not None:
-        return _pairs(data, "data.hub_id", data.hub_id, _read_hub(data))
-    return None
-
-
-def _read_file(path: Path, setting: str) -> Iterable[Row]:
-    reader = READERS.get(path.suffix.lower())
-    if reader is None:
-        raise UserError(
-            setting, str(path), "has an ending of no known format", f"Use one of {', '.join(READERS)}"
-        )
-    try:
-        return reader(path)
-    except FileNotFoundError:
-        raise UserError(setting, str(path), "does not exist", "Name an existing file") from None
-    except (OSError, ValueError, csv.Error) as error:
-        # pyarrow's and json's errors are ValueErrors; a UnicodeDecodeError is one too.
-        reason = " ".join(str(error).split())
-        raise UserError(
-            setting, str(path), f"cannot be read as {path.suffix.lower()[1:]} ({reason})",
-            "Check the file, or give it the ending of its format",
-        ) from error  # fmt: skip
-
-
-def _read_tsv(path: Path) -> list[Row]:
-    # The TSV files of GLUE know no quoting: a quotation mark is part of the sentence.
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        return list(csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE))
-
-
-def _read_csv(path: Path) -> list[Row]:
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        return list(csv.DictReader(file, strict=True))
-
-
-def _read_json(path: Path) -> list[Row]:
-    """A list of objects, or an object with such a list under `data`."""
-    content = json.loads(path.read_text(encoding="utf-8-sig"))
-    return _objects(content.get("data") if isinstance(content, dict) else content)
-
-
-def _read_json_lines(path: Path) -> list[Row]:
-    lines = path.read_text(encoding="utf-8-sig").split("\n")
-    return _objects([json.loads(line) for line in lines if line.strip()])
-
-
-def _objects(content: Any) -> list[Row]:
-    if not isinstance(content, list) or not all(isinstance(row, dict) for row in content):
-        raise ValueError("expected a list of objects")
-    return content
-
-
-def _read_parquet(path: Path) -> list[Row]:
-    import pyarrow.parquet  # half a second that no other format needs
-
-    return _objects(pyarrow.parquet.read_table(path).to_pylist())
-
-
-READERS: dict[str, Callable[[Path], list[Row]]] = {
-    ".tsv": _read_tsv,
-    ".csv": _read_csv,
-    ".json": _read_json,
-    ".jsonl": _read_json_lines,
-    ".parquet": _read_parquet,
-}
+    if data.path is None and data.shipped is None and data.hub_id is not None:
+        return sentence_pairs.of_rows(data, "data.hub_id", data.hub_id, _read_hub(data))
+    return sentence_pairs.of_file(data)
 
 
 def _read_hub(data: DataSpec) -> Iterable[Row]:
@@ -130,41 +41,3 @@ def _read_hub(data: DataSpec) -> Iterable[Row]:
             "data.hub_split", data.hub_split, "selects no single split", "Name one, e.g. validation"
         )
     return rows
-
-
-def _pairs(data: DataSpec, setting: str, value: str, rows: Iterable[Row]) -> Pairs:
-    columns = [data.columns[field] for field in ("sentence1", "sentence2", "label")]
-    limit = None if isinstance(data.samples, str) else data.samples
-    taken: list[tuple[str, str, int]] = []
-    for number, row in enumerate(rows, start=1):
-        missing = [column for column in columns if column not in row]
-        if missing:
-            raise UserError(
-                setting, value, f"row {number} has no column {', '.join(missing)}; it has {_names(row)}",
-                "Add the columns, or say how they are called with data.columns.label=<name> and so on",
-            )  # fmt: skip
-        empty = [column for column in columns if row[column] is None]
-        if empty:
-            raise UserError(
-                setting, value, f"row {number} has no value in column {', '.join(empty)}",
-                "Fill it in, or leave the row out",
-            )  # fmt: skip
-        sentence1, sentence2, label = (row[column] for column in columns)
-        if str(label).strip() not in ("0", "1", "0.0", "1.0", "True", "False"):
-            raise UserError(
-                setting,
-                value,
-                f"row {number} has the label {label!r}",
-                "Labels are 0 (none) and 1 (paraphrase)",
-            )
-        taken.append((str(sentence1), str(sentence2), int(str(label).strip() in ("1", "1.0", "True"))))
-        if limit is not None and len(taken) == limit:
-            break
-    if not taken:
-        raise UserError(setting, value, "has no rows", "Name a source with at least one pair")
-    first, second, labels = zip(*taken, strict=True)
-    return Pairs(first, second, labels)
-
-
-def _names(row: Row) -> str:
-    return ", ".join(str(name) for name in row if name is not None) or "none"

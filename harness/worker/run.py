@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 from harness import reserve
 from harness.errors import UserError
 from harness.report import PREDICTIONS_FILE, SAMPLES_FILE, Memory, Report
-from harness.spec import RunSpec, warmup
+from harness.scorable import refuse_unscorable
+from harness.spec import SCORED_TASKS, RunSpec, warmup
 from harness.values import write_json
 from harness.worker import hub
 from harness.worker.journal import Journal
@@ -57,6 +58,7 @@ def run(spec: RunSpec, journal: Journal) -> None:
 
     with journal.phase("load", "load_s"):
         loaded = weights.load(spec.model, spec.seed, hub_problem=hub_problem)
+        refuse_unscorable(spec, loaded.source, loaded.task, loaded.reason)
         pairs = _pairs(spec, loaded)
         batches = _timed_batches(spec, loaded, pairs)
     journal.record(
@@ -116,10 +118,10 @@ def run(spec: RunSpec, journal: Journal) -> None:
 
 def _pairs(spec: RunSpec, loaded: Loaded) -> Pairs | None:
     """The labelled pairs, read only where something will use them."""
-    from harness.worker import accuracy, data
+    from harness.worker import data
 
     text_is_timed = spec.measure.throughput and spec.batch.tokens == "text"
-    scorable = loaded.source != "random" and loaded.task in accuracy.SCORED_TASKS
+    scorable = loaded.source != "random" and loaded.task in SCORED_TASKS
     if text_is_timed or (spec.measure.accuracy and scorable):
         return data.read_pairs(spec.data)
     return None

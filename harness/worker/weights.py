@@ -15,15 +15,8 @@ import transformers
 from transformers.utils import cached_file
 
 from harness.errors import UserError
-from harness.spec import ModelSpec, task_of
+from harness.spec import FAMILIES, TOKENIZER_FILES, ModelSpec, task_of
 from harness.worker import package
-
-# The model types that can be measured: families that the op runs and that take nothing but token ids, their
-# types and a mask. A test compares them with the op's own table, which importing would put the op in place.
-FAMILIES = (
-    "bert", "camembert", "data2vec-text", "distilbert", "electra", "ernie", "mpnet", "roberta", "roc_bert",
-    "xlm-roberta",
-)  # fmt: skip
 
 # Parameters of task heads: a checkpoint may lack the pooler, whose output the other tasks do not read.
 OPTIONAL_HEADS = ("pooler.",)
@@ -184,7 +177,7 @@ def _read_folder(
     has_modules = (folder / "modules.json").is_file()
     config, task = _read_config(spec, setting, str(folder), has_modules, options)
     model = _read_model(spec, setting, str(folder), config, task, options)
-    has_tokenizer = any((folder / name).is_file() for name in ("tokenizer.json", "vocab.txt"))
+    has_tokenizer = any((folder / name).is_file() for name in TOKENIZER_FILES)
     return model, _read_tokenizer(spec, str(folder) if has_tokenizer else None, options), task
 
 

@@ -12,7 +12,7 @@ import torch
 import transformers
 
 from harness.errors import UserError
-from harness.spec import RunSpec
+from harness.spec import TOKEN_TYPE_BACKENDS, RunSpec
 from harness.worker.backends import hf, ipex, onnxruntime, op, openvino
 from harness.worker.backends.common import Head, Runner, Work, reference_of, takes_token_types
 from harness.worker.backends.op import import_op
@@ -32,8 +32,6 @@ __all__ = [
 BACKENDS = {"hf": hf, "ipex": ipex, "onnxruntime": onnxruntime, "op": op, "openvino": openvino}
 # Those that quantize activations with factors found beforehand; the others do it call by call.
 CALIBRATED = ("ipex", "openvino")
-# The peers' conversions are those of BERT, and feed all of its inputs.
-WITHOUT_TOKEN_TYPES = ("hf", "op")
 
 
 def prepare(
@@ -51,10 +49,10 @@ def prepare(
         RuntimeError: the backend would not do what it was asked for.
     """
     name = spec.backend.name
-    if name not in WITHOUT_TOKEN_TYPES and not takes_token_types(model):
+    if name not in TOKEN_TYPE_BACKENDS and not takes_token_types(model):
         raise UserError(
             "backend", name, f"measures no model without token types, such as {model.config.model_type}",
-            f"Use backend={' or backend='.join(WITHOUT_TOKEN_TYPES)}",
+            f"Use backend={' or backend='.join(TOKEN_TYPE_BACKENDS)}",
         )  # fmt: skip
     work = Work(
         model=model,

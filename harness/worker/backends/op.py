@@ -46,18 +46,24 @@ def prepare(work: Work) -> Runner:
 def check_op_runs(runner: Runner, example: Batch) -> dict[str, Any]:
     """Makes sure, after the first forward, that the op ran; returns its explain().
 
-    RuntimeError where it did not: the time of the original path must not be recorded as that of the op.
+    Where it did not, the time of the original path must not be recorded as that of the op: UserError where
+    the op says why this model is not for it, RuntimeError where it knows nothing of it.
     """
     import bert_op
 
     explained: dict[str, Any] = bert_op.explain(runner.model)
     text = graph_text(runner.call)
     ran = "bert_op" in text if text is not None else _dispatches_op(runner, example)
-    if explained["fallbacks"] or not ran:
-        reasons = "; ".join(str(fallback["reason"]) for fallback in explained["fallbacks"])
+    if explained["fallbacks"]:
+        reasons = "; ".join(str(fallback["reason"]).rstrip(".") for fallback in explained["fallbacks"])
+        raise UserError(
+            "backend", "op", f"the op does not run this model, Hugging Face's path would ({reasons})",
+            "Use backend=hf, or another model",
+        )  # fmt: skip
+    if not ran:
         raise RuntimeError(
             "the op did not run the model: Hugging Face's path did, and its time is not that of the op. "
-            f"bert_op.explain says: {reasons or 'nothing'}"
+            "bert_op.explain says nothing of it"
         )
     return explained
 
