@@ -163,6 +163,7 @@ def test_versions_are_compared_by_their_numbers(version: str, asked_for: str, fi
 
 
 def test_whose_the_library_is(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.delenv("BERT_OP_PT_LIB", raising=False)
     assert _machine._origin().startswith(("the checkout ", "installed"))
     installed = tmp_path / "site-packages" / "bert_op" / "_machine.py"
     installed.parent.mkdir(parents=True)
