@@ -289,6 +289,16 @@ def test_an_unknown_seam_stays_as_it_is(
     assert type(original) is encoder and original(torch.zeros(1)).item() == 1
 
 
+def test_what_cannot_be_imported_does_not_keep_hugging_faces_module_from_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    made, module = future(monkeypatch, Encoder)
+    monkeypatch.setitem(sys.modules, "bert_op._encoder", None)
+    with pytest.warns(bert_op.BertOpWarning, match=r"leaves to-come models .* because .*bert_op\._encoder"):
+        _substitution._substitute(made, module)
+    assert module.ToComeEncoder is Encoder
+
+
 def test_layers_that_are_built_otherwise_stay_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
     made, module = future(monkeypatch, Encoder)
     _substitution._substitute(made, module)

@@ -238,11 +238,12 @@ def family_of(encoder: nn.Module) -> Family | None:
     ours: Family | None = vars(type(encoder)).get("family")
     if isinstance(ours, Family):
         return ours
-    family = _family_of_class(type(encoder))
+    family = family_of_class(type(encoder))
     return family if family is not None and unexpected_in(encoder, family) is None else None
 
 
-def _family_of_class(kind: type[nn.Module]) -> Family | None:
+def family_of_class(kind: type[nn.Module]) -> Family | None:
+    """The family whose own encoder class `kind` is, by its name."""
     return _BY_CLASS.get((kind.__module__, kind.__qualname__))
 
 
@@ -264,7 +265,7 @@ def unexpected_in(encoder: nn.Module, family: Family) -> str | None:
 def left_alone_in(model: nn.Module) -> str | None:
     """The sentence about an encoder in `model` that is a family's by its name, but `unexpected_in` it."""
     for module in model.modules():
-        family = _family_of_class(type(module))
+        family = family_of_class(type(module))
         if family is not None and (reason := unexpected_in(module, family)):
             return left_alone(family.name, reason)
     return None

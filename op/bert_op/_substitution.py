@@ -10,7 +10,7 @@ from importlib.machinery import ModuleSpec
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from bert_op._families import FAMILIES, Family
+from bert_op._families import FAMILIES, Family, family_of_class
 from bert_op._seam import UnexpectedSeam, left_alone, too_old, warn_once
 
 if TYPE_CHECKING:
@@ -38,11 +38,11 @@ def substitute_on_import() -> None:
 
 def _substitute(family: Family, module: ModuleType) -> None:
     """Put ours where Hugging Face's `module` has the family's encoder class, which stays picklable."""
-    from bert_op._encoder import replacement  # takes its time, of which `import bert_op` needs none
-
     try:
+        from bert_op._encoder import replacement  # takes its time, of which `import bert_op` needs none
+
         ours = replacement(family)
-    except UnexpectedSeam as reason:
+    except (ImportError, UnexpectedSeam) as reason:  # whatever it is, Hugging Face's module can be imported
         warn_once(left_alone(family.name, reason))
         return
     setattr(module, family.encoder_name, ours)
@@ -89,7 +89,8 @@ class _ThenSubstitute(Loader):
 
 
 def _reduce_original(encoder: nn.Module) -> tuple[Any, ...]:
-    family = next(family for family in FAMILIES if type(encoder) is family.encoder)
+    family = family_of_class(type(encoder))
+    assert family is not None
     return _new_original, (family.name,), encoder.__dict__.copy()
 
 
