@@ -16,6 +16,7 @@ import torch
 import transformers
 from bert_op import _encoder, _families, _seam, _substitution
 from bert_op._families import FAMILIES, Family
+from bert_op._policy import Policy, policy_of_config, save_to_config
 from bert_op._recording import replaced_forward
 from bert_op._seam import ARGUMENTS, CACHE, CROSS_ATTENTION, RECORDED, Seam, UnexpectedSeam, read_seam
 from family_models import batch, encoder_of, family, pair, tiny
@@ -364,6 +365,32 @@ def test_a_forward_that_records_asks_for_the_original_path() -> None:
     encoder_of(model).op_fallbacks.clear()
     with torch.no_grad(), pytest.warns(bert_op.BertOpWarning, match="was replaced"):
         model(**batch())
+
+
+def test_what_every_config_of_a_version_has_is_not_said_by_one() -> None:
+    """Before 5.0 `use_bfloat16` is False in every config."""
+
+    class Bare:
+        def __init__(self) -> None:
+            self.use_bfloat16 = False
+            self.num_hidden_layers = 1
+
+    Bare.__module__ = "transformers.configuration_utils"
+
+    class Config(Bare):
+        pass
+
+    config = Config()
+    assert _seam.said(config, "use_bfloat16") is None
+    assert policy_of_config(config, Policy("bf16")).precision == "bf16"
+    save_to_config(config, Policy("bf16"))
+    assert config.use_bfloat16 is False and config.bert_op["precision"] == "bf16"
+    config.use_bfloat16 = True
+    assert _seam.said(config, "use_bfloat16") is True
+    assert policy_of_config(config, Policy("fp32")).precision == "bf16"
+    assert _seam.said(tiny("bert", use_bfloat16=False), "use_bfloat16") is (
+        None if hasattr(transformers.PretrainedConfig(), "use_bfloat16") else False
+    )
 
 
 def test_pruned_heads_ask_for_the_original_path() -> None:

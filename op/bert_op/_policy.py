@@ -12,6 +12,8 @@ from typing import Any
 
 import torch
 
+from bert_op._seam import said
+
 PRECISIONS = ("fp32", "fp32_qint8", "bf16", "bf16_qint8")
 FACTORS_PER_LAYER = 8
 
@@ -234,7 +236,7 @@ def policy_of_config(config: Any, policy: Policy) -> Policy:
             "Remove what does not belong there."
         )
     policy = replace(policy, **saved)
-    use_bfloat16, use_quantization = (getattr(config, name, None) for name in _HALVES)
+    use_bfloat16, use_quantization = (said(config, name) for name in _HALVES)
     if use_bfloat16 is not None or use_quantization is not None:
         chosen = policy.precision or "fp32"
         bfloat16 = chosen.startswith("bf16") if use_bfloat16 is None else bool(use_bfloat16)
@@ -266,9 +268,9 @@ def save_to_config(config: Any, policy: Policy) -> dict[str, Any]:
     }
     if policy.quantized:
         values["quantization_factors"] = list(policy.quantization_factors) or None
-    if getattr(config, "use_bfloat16", None) is not None:
+    if said(config, "use_bfloat16") is not None:
         values["use_bfloat16"] = policy.precision.startswith("bf16")
-    if getattr(config, "use_quantization", None) is not None:
+    if said(config, "use_quantization") is not None:
         values["use_quantization"] = policy.quantized
     before = {name: getattr(config, name, None) for name in values}
     set_in_config(config, values)

@@ -116,6 +116,10 @@ EARLIER_PARTS = {
 PRUNED = "pruned_heads"
 
 
+# Before 5.0 every config has `use_bfloat16`, False if nobody set it: what a bare config has is not `said`.
+_BARE_CONFIG = "transformers.configuration_utils"
+
+
 class BertOpWarning(UserWarning):
     """The original path of a model runs, and why."""
 
@@ -202,6 +206,18 @@ def read_seam(forward: Any) -> Seam:
         return_dict=None if by_config else default,
         by_config=by_config,
     )
+
+
+def said(config: Any, name: str) -> Any:
+    """An attribute of a config, or None where it is absent or no more than what every config has."""
+    value = getattr(config, name, None)
+    bare = next((base for base in type(config).__mro__ if base.__module__ == _BARE_CONFIG), None)
+    return None if bare is not None and value is getattr(_bare(bare), name, None) else value
+
+
+@cache
+def _bare(config_class: type) -> Any:
+    return config_class()
 
 
 def installed_version() -> str | None:

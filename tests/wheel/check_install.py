@@ -113,6 +113,19 @@ def four_precisions(family: Family) -> None:
         ran_by_operator(optimized)
 
 
+def policies(family: Family) -> None:
+    """What chooses the precision where the config says nothing of it, and where it does."""
+    with bert_op.using(precision="bf16"):
+        chosen = encoder_of(new_model(family.name)).op_policy.precision
+    expect(chosen == "bf16", f"bf16 was chosen, but {chosen} runs")
+    followed = bert_op.explain(new_model(family.name).to(torch.bfloat16))["precision"]
+    expect(followed == "bf16", f"a model in bf16 runs in {followed}")
+    optimized = encoder_of(bert_op.optimize(new_model(family.name))).op_policy.precision
+    expect(optimized == "bf16_qint8", f"optimize chose {optimized}")
+    by_config = encoder_of(new_model(family.name, use_bfloat16=True)).op_policy.precision
+    expect(by_config == "bf16", f"use_bfloat16 was set, but {by_config} runs")
+
+
 def recordings(family: Family) -> None:
     """Hidden states and attentions, by argument and by config; then the operator again."""
     model = new_model(family.name)
@@ -310,6 +323,7 @@ def compiled(family: Family) -> None:
 CHECKS: tuple[Callable[[Family], str | None], ...] = (
     drop_in,
     four_precisions,
+    policies,
     recordings,
     returns,
     head_mask,
