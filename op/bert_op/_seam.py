@@ -15,6 +15,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib import metadata
+from types import CodeType
 from typing import Any
 
 OLDEST = (4, 56)
@@ -261,10 +262,19 @@ def warn_once(sentence: str) -> None:
 def _decorators(forward: Any) -> Iterator[str]:
     """The names of the functions that `forward` was decorated with."""
     while hasattr(forward, "__wrapped__"):
-        code = getattr(forward, "__code__", None)  # `wraps` leaves it as it is
-        name = code.co_qualname.partition(".")[0] if code else type(forward).__qualname__
-        yield f"{getattr(forward, '__globals__', {}).get('__name__')}.{name}"
+        code, beside = getattr(forward, "__code__", None), getattr(forward, "__globals__", {})
+        # `wraps` gives it the name of what it wraps, and its code has a full name only since Python 3.11.
+        makers = (
+            name for name, maker in list(beside.items()) if _makes(getattr(maker, "__code__", None), code)
+        )
+        yield f"{beside.get('__name__')}.{next(makers, type(forward).__qualname__)}"
         forward = forward.__wrapped__
+
+
+def _makes(maker: CodeType | None, code: CodeType | None) -> bool:
+    """Whether `code` is that of a function which is defined inside `maker`'s."""
+    inner = [constant for constant in maker.co_consts if isinstance(constant, CodeType)] if maker else []
+    return any(each is code or _makes(each, code) for each in inner)
 
 
 def _is_unknown(parameter: inspect.Parameter) -> bool:
