@@ -8,19 +8,20 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-SHOW = f"#!{sys.executable}\nimport json, os, sys\nprint(json.dumps([os.getcwd(), *sys.argv[1:]]))\n"
-PREFIX = f"#!{sys.executable}\nimport os, sys\nos.environ['LAUNCHED_BY'] = ' '.join(sys.argv[1:3])\n" + (
-    "os.execvp(sys.argv[3], sys.argv[3:])\n"
+SHOW = (
+    "import json, os, sys\nprint(json.dumps([os.getcwd(), *sys.argv[1:], os.environ.get('LAUNCHED_BY')]))\n"
 )
+PREFIX = '#!/bin/sh\nexport LAUNCHED_BY="$1 $2"\nshift 2\nexec "$@"\n'
 
 
 @pytest.fixture
 def tools(tmp_path: Path) -> Path:
     """A stand-in for the interpreter of the harness, which shows its arguments, and one for numactl."""
-    for name, text in {"python": SHOW, "numactl": PREFIX}.items():
-        (tmp_path / name).write_text(
-            text.replace("*sys.argv[1:]", "*sys.argv[1:], os.environ.get('LAUNCHED_BY')")
-        )
+    (tmp_path / "show.py").write_text(SHOW)
+    # No interpreter's path in a first line: it must not have a space.
+    python = f'#!/bin/sh\nexec "{sys.executable}" "{tmp_path}/show.py" "$@"\n'
+    for name, text in {"python": python, "numactl": PREFIX}.items():
+        (tmp_path / name).write_text(text)
         (tmp_path / name).chmod(0o755)
     return tmp_path
 
@@ -67,3 +68,22 @@ def test_the_status_is_that_of_the_harness(tools: Path) -> None:
     command = [str(ROOT / "docker/entrypoint"), "env", "--", "precision=fp99"]
     environment = {**os.environ, "HARNESS_PYTHON": str(tools / "python")}
     assert subprocess.run(command, env=environment).returncode == 2
+
+
+def test_pip_settings_go_along_with_what_they_name(tmp_path: Path) -> None:
+    wheels, index = tmp_path / "wheels", tmp_path / "index/simple"
+    wheels.mkdir()
+    index.mkdir(parents=True)
+    (tmp_path / "pip.conf").write_text(
+        f"[global]\nfind-links={wheels} /no/such\ntimeout=7\nlog={tmp_path}/log\n"
+    )
+    subprocess.run(
+        [sys.executable, str(ROOT / "tests/image/pip_settings.py"), str(tmp_path)], check=True,
+        env={"PATH": os.environ["PATH"], "PIP_CONFIG_FILE": str(tmp_path / "pip.conf"), "PIP_TIMEOUT": "9",
+             "PIP_EXTRA_INDEX_URL": f"file://{index} https://index.example/simple"},
+    )  # fmt: skip
+    settings = (tmp_path / "pip.conf").read_text()
+    assert "timeout = 9" in settings and "log" not in settings and "https://index.example/simple" in settings
+    volumes = dict(line.split(":") for line in (tmp_path / "volumes").read_text().splitlines())
+    assert f"{volumes[str(wheels)]}\n\t/no/such" in settings and "/no/such" not in volumes
+    assert f"file://{volumes[str(index.parent)]}/simple" in settings and str(tmp_path) not in settings

@@ -35,6 +35,12 @@ def test_the_checkout_is_told_with_what_was_changed(tmp_path: Path) -> None:
         return done.stdout.strip()
 
     assert identity.checkout(tmp_path) == (None, None)
+    (tmp_path / ".commit").write_text("\n")  # built from sources without their history
+    assert identity.checkout(tmp_path) == (None, None)
+    (tmp_path / ".commit").write_text("123abc\n")
+    assert identity.checkout(tmp_path) == ("123abc", False)
+    (tmp_path / ".commit").write_text("123abc\n M harness/host.py\n")
+    assert identity.checkout(tmp_path) == ("123abc", True)
     git("init", "-q")
     (tmp_path / "file").write_text("one")
     git("add", "file")

@@ -56,13 +56,16 @@ def observe(spec: RunSpec) -> Identity:
 
 
 def checkout(folder: Path) -> tuple[str | None, bool | None]:
-    """The commit of the checkout that `folder` is, and whether tracked files differ from it; None, None where
-    there is no git or no checkout.
+    """The commit of the checkout that `folder` is, and whether tracked files differ from it.
+
+    Without git or a checkout, what the file `.commit` of the container image says; without that, None, None.
     """
     commit = _git(folder, "rev-parse", "HEAD")
     changes = _git(folder, "status", "--porcelain", "--untracked-files=no")
     if commit is None or changes is None:
-        return None, None
+        note = folder / ".commit"
+        commit, *changed = note.read_text().splitlines() if note.is_file() else [None]
+        return (commit, bool(changed)) if commit else (None, None)
     return commit, bool(changes)
 
 
