@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -28,6 +29,8 @@ def start(*arguments: str, stub: str = "finish") -> subprocess.Popen[str]:
         [sys.executable, "-c", _CODE, "|".join(STUB), *arguments],
         env=os.environ | {"STUB": stub, "PYTHONPATH": path, "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0"},
         cwd=ROOT,
+        # In the background of a shell SIGINT is ignored, and a child inherits that.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

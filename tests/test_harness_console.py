@@ -38,3 +38,8 @@ def test_nor_in_the_table(console: Console, name: str) -> None:
     other = dataclasses.replace(spec, model=dataclasses.replace(spec.model, name=name))
     shown.summary(console, [Report(spec, "finished"), Report(other, "finished")])
     assert f" {name} " in text(console)
+
+
+def test_the_command_can_be_copied_where_the_path_has_a_space(console: Console) -> None:
+    shown.next_steps(console, Path("/some/run"), "sqlite:////my projects/mlflow.db")
+    assert "mlflow ui --backend-store-uri 'sqlite:////my projects/mlflow.db'\n" in text(console)
