@@ -9,6 +9,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from harness import own_op
 from harness.errors import UserError
 from harness.report import Observed
 from harness.spec import HostSpec
@@ -125,10 +126,11 @@ def _library_of(allocator: str) -> str | None:
 def environment(placement: Placement, base: dict[str, str], root: Path) -> dict[str, str]:
     """Environment of the measured process: `base` without tracking, and what torch reads when it loads.
 
-    `root` goes to the front of PYTHONPATH, so that the worker is the one beside this file in any directory.
+    `root` goes to the front of PYTHONPATH, so that the worker is the one beside this file in any directory,
+    and so is the op where it is built.
     """
     kept = {name: value for name, value in base.items() if not name.startswith(PRIVATE)}
-    path = [str(root), *filter(None, [base.get("PYTHONPATH")])]
+    path = [str(root), *own_op.folders(root, base), *filter(None, [base.get("PYTHONPATH")])]
     kept |= {"PYTHONPATH": os.pathsep.join(path), "TOKENIZERS_PARALLELISM": "false"}
     if placement.threads is not None:
         kept |= dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), str(placement.threads))

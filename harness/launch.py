@@ -14,11 +14,12 @@ import select
 import shutil
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from harness import earlier, host, peers, reserve, unfinished
+from harness import earlier, host, own_op, peers, reserve, unfinished
 from harness.instances import merge
 from harness.report import DISK_FULL, SPEC_FILE, Failure, Report
 from harness.spec import RunSpec
@@ -46,11 +47,14 @@ def launch(spec: RunSpec, folder: Path, worker: Sequence[str] | None = None) -> 
             interpreter; tests put another one here.
     Raises:
         NotInstalled: the backend has no environment here.
-        UserError: the host settings do not fit this machine, or backend.python is no program.
+        UserError: the host settings do not fit this machine, backend.python is no program, or the op would be
+            that of another checkout.
         OSError: `folder` cannot be written.
         KeyboardInterrupt: after the interrupted job has been stopped and its report written.
     """
     python = peers.interpreter(spec.backend)
+    if spec.backend.name == "op" and worker is None and python == sys.executable:
+        own_op.check(ROOT, os.environ)
     worker = worker or (python, *WORKER)
     placements = host.plan(spec.host, frozenset(os.sched_getaffinity(0)))
     folder.mkdir(parents=True, exist_ok=True)

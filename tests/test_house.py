@@ -188,20 +188,34 @@ def test_every_direct_dependency_is_pinned():
     assert not names - set(pins())
 
 
+def declared(*extras: str) -> set[str]:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    lines = [
+        *project["dependencies"],
+        *(x for name in extras for x in project["optional-dependencies"][name]),
+    ]
+    return {canonical(re.split(r"[^A-Za-z0-9._-]", line)[0]) for line in lines}
+
+
 def test_every_import_is_declared():
     """What is there only because another package needs it may be gone with that package's next version."""
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    declared = {canonical(re.split(r"[^A-Za-z0-9._-]", line)[0]) for line in project["dependencies"]}
     providers = packages_distributions()
     own = {"bert_op", "harness"}
-    for path in [*python_files("harness"), *OP]:
-        for name in packages(path) - own - set(sys.stdlib_module_names):
-            provided_by = {canonical(distribution) for distribution in providers.get(name, [])}
-            assert provided_by & declared, f"{path.relative_to(ROOT)} imports {name}"
+    for paths, allowed in ((OP, declared()), (python_files("harness"), declared("harness"))):
+        for path in paths:
+            for name in packages(path) - own - set(sys.stdlib_module_names):
+                provided_by = {canonical(distribution) for distribution in providers.get(name, [])}
+                assert provided_by & allowed, f"{path.relative_to(ROOT)} imports {name}"
+
+
+def test_who_installs_bert_op_gets_torch_and_transformers_and_nothing_else():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    assert declared() == {"torch", "transformers"}
+    assert not [line for line in project["project"]["dependencies"] if "==" in line]
+    assert project["tool"]["scikit-build"]["wheel"]["packages"] == ["op/bert_op"]
 
 
 def test_torch_comes_from_either_index_and_not_from_the_isolated_build():
     assert "+" not in pins()["torch"]
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
     assert not [name for name in project["build-system"]["requires"] if name.startswith("torch")]
-    assert f"torch=={pins()['torch']}" in project["project"]["dependencies"]

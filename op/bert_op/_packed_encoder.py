@@ -7,7 +7,7 @@ import threading
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -266,7 +266,7 @@ class PackedEncoder(nn.Module):
                 stacklevel=2,
             )
 
-    def train(self, mode: bool = True) -> Self:
+    def train(self, mode: bool = True) -> PackedEncoder:
         super().train(mode)
         if not mode:
             self.pack_early()
@@ -274,7 +274,7 @@ class PackedEncoder(nn.Module):
             self._drop()
         return self
 
-    def _apply(self, fn: Any, recurse: bool = True) -> Self:
+    def _apply(self, fn: Any, recurse: bool = True) -> PackedEncoder:
         if not self.op_freed:
             self._drop()
         super()._apply(fn, recurse)
