@@ -8,6 +8,7 @@ paragraph.
 
 from __future__ import annotations
 
+import ctypes
 import functools
 import json
 import os
@@ -26,6 +27,7 @@ TIERS = ("portable", "avx2", "avx512", "avx512_vnni", "amx")
 OLDEST_TORCH = (2, 11)
 
 _OPERATORS = ("prepack", "encoder", "start_profile", "stop_profile", "build_info", "describe", "measure_peak")
+_WATCH = "bert_op_unchanged"
 _loaded_from: str | None = None
 
 
@@ -92,6 +94,23 @@ def build_info() -> dict[str, Any]:
             f"Unset it to take the best tier of this CPU, or set it to a lower one of {', '.join(TIERS)}."
         ) from error
     return info
+
+
+@functools.cache
+def watch_function() -> Any:
+    """`bert_op_unchanged` of cpp/bindings/watch.cpp; its callers hold the interpreter's lock.
+
+    Raises:
+        LibraryError: the library is older than this package.
+    """
+    for path in torch.ops.loaded_libraries:
+        function = getattr(ctypes.PyDLL(path, mode=os.RTLD_NOLOAD | os.RTLD_NOW), _WATCH, None)
+        if function is not None:
+            return function
+    raise LibraryError(
+        f"None of the libraries {sorted(torch.ops.loaded_libraries)} has the symbol {_WATCH}: the library of "
+        f"bert_op is older than its Python package. Build it again, or give {PATH_VARIABLE} one that fits."
+    )
 
 
 def library_path() -> Path:
