@@ -26,7 +26,7 @@ def test_model_that_runs_the_op() -> None:
     model = bert_op.optimize(random_model(tiny_config()), "bf16_qint8")
     state = bert_op.explain(model)
     assert json.loads(json.dumps(state)) == state
-    assert (state["precision"], state["skip_padding"]) == ("bf16_qint8", True)
+    assert (state["precision"], state["skip_padding"]) == ("bf16_qint8", "auto")
     assert state["packed_bytes"] == model.encoder.packed_weights.numel() > 0
     assert state["fallbacks"] == []
     assert [layer["layer"] for layer in state["layers"]] == [0, 1]

@@ -142,7 +142,12 @@ def test_options_are_saved_with_the_model_and_restored(tmp_path: Path) -> None:
     bert_op.optimize(model, "bf16_qint8", keep_layers=["layer.2"], quantization_factors=factors)
     model.save_pretrained(tmp_path)
     saved = json.loads((tmp_path / "config.json").read_text())
-    assert saved["bert_op"] == {"precision": "bf16_qint8", "skip_padding": True, "keep_layers": [2]}
+    assert saved["bert_op"] == {
+        "precision": "bf16_qint8",
+        "skip_padding": "auto",
+        "keep_layers": [2],
+        "num_layers": LAYERS,
+    }
     again = BertModel.from_pretrained(tmp_path)
     assert again.encoder.op_policy == model.encoder.op_policy
     assert torch.equal(hidden(again), hidden(model))

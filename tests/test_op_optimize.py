@@ -120,7 +120,7 @@ def test_optimize_changes_the_precision_of_an_optimized_model() -> None:
 def test_precision_defaults_to_config_and_policy() -> None:
     model = random_model(tiny_config())
     with bert_op.using(precision="bf16"):
-        assert bert_op.optimize(model).encoder.op_policy == Policy("bf16", skip_padding=True)
+        assert bert_op.optimize(model).encoder.op_policy == Policy("bf16", skip_padding="auto")
     model = random_model(tiny_config(use_quantization=True))
     assert bert_op.optimize(model).encoder.op_policy.precision == "fp32_qint8"
     assert bert_op.optimize(model, "bf16").encoder.op_policy.precision == "bf16"

@@ -292,7 +292,7 @@ class Mask:
 def test_mask_that_is_no_tensor_is_left_to_hugging_face(monkeypatch: pytest.MonkeyPatch) -> None:
     encoder = random_model(tiny_config(attn_implementation="flex_attention")).encoder
     seen: list[Any] = []
-    monkeypatch.setattr(encoder, "_original", lambda reason, states, mask, *rest, **named: seen.append(mask))
+    monkeypatch.setattr(encoder, "_original", lambda states, mask, *rest, **named: seen.append(mask))
     mask = Mask()
     with pytest.warns(bert_op.BertOpWarning, match="flex_attention"), torch.no_grad():
         encoder(torch.zeros(1, 2, 64), mask)
@@ -302,7 +302,7 @@ def test_mask_that_is_no_tensor_is_left_to_hugging_face(monkeypatch: pytest.Monk
 def test_a_child_forked_while_another_thread_packs_does_not_wait_for_it() -> None:
     script = """
 import os
-import bert_op._packed_encoder as packed
+import bert_op._packed_weights as packed
 packed._packing.acquire()  # as another thread would have at this moment
 child = os.fork()
 if child == 0:

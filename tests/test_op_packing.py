@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 import torch
 from bert_op._families import FAMILIES
+from bert_op._layer import Kind, choose
 from bert_op._packing import OriginalPath, Sources, join, pack, read_sources
 from bert_op._policy import PRECISIONS, Policy
 from op_models import hugging_face, random_model, tiny_config
@@ -27,8 +28,9 @@ def test_weights_are_in_the_order_of_prepack() -> None:
     modules += " attention.output.LayerNorm intermediate.dense output.dense output.LayerNorm"
     expected = [f"{module}.{kind}" for module in modules.split() for kind in ("weight", "bias")]
     assert order == [f"layer.{layer}.{name}" for layer in (0, 1) for name in expected]
-    assert (sources.num_layers, sources.num_heads, sources.hidden_act) == (2, 2, "gelu")
-    assert sources.layer_norm_eps == encoder.config.layer_norm_eps
+    assert [layer.kind for layer in sources.layers] == 2 * [
+        Kind(2, 64, 96, "gelu", encoder.config.layer_norm_eps)
+    ]
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)
@@ -80,7 +82,7 @@ def _other_epsilon(encoder: Any) -> None:
 
 
 def _other_activation(encoder: Any) -> None:
-    encoder.layer[1].intermediate.intermediate_act_fn = nn.SiLU()
+    encoder.layer[1].intermediate.intermediate_act_fn = nn.SiLU().eval()
 
 
 def _no_layers(encoder: Any) -> None:
@@ -97,7 +99,7 @@ def _integers(encoder: Any) -> None:
     [
         (_no_bias, "no bias"),
         (_other_epsilon, "differ in epsilon"),
-        (_other_activation, "layer 1 applies SiLU, but its config says 'gelu'"),
+        (_other_activation, "in layer 1, it applies SiLU"),
         (_no_layers, "no layers"),
         (_integers, "dtype torch.int8"),
     ],
@@ -110,8 +112,10 @@ def test_layers_that_the_operator_does_not_cover(change: Any, reason: str) -> No
 
 
 def test_joined_runs_give_the_same_bits_as_a_list_of_them() -> None:
-    _, sources = encoder_and_sources()
-    runs = pack(sources, Policy("bf16_qint8", keep_layers=(1,)))
+    encoder, _ = encoder_and_sources()
+    policy = Policy("bf16_qint8", keep_layers=(1,))
+    choose(encoder.layer, policy)
+    runs = pack(read_sources(encoder, BERT), policy)
     assert len(runs) == 2
     hidden_states = torch.randn(2, 5, 64)
     listed = torch.ops.bert_op.encoder(hidden_states, None, list(runs))

@@ -63,7 +63,7 @@ def test_unknown_values_are_refused_with_the_choices(call: object) -> None:
     ("variable", "value", "remedy"),
     [
         ("BERT_OP_PRECISION", "bf17", "choose one of fp32, fp32_qint8, bf16, bf16_qint8"),
-        ("BERT_OP_SKIP_PADDING", "maybe", "set it to 1 or 0"),
+        ("BERT_OP_SKIP_PADDING", "maybe", "set it to 1, 0 or auto"),
     ],
 )
 def test_unknown_environment_values_name_the_variable(variable: str, value: str, remedy: str) -> None:

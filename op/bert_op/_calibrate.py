@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -14,6 +13,7 @@ from torch import Tensor, nn
 
 from bert_op._families import Family, config_of, encoders_of, family_of
 from bert_op._packed_encoder import PackedEncoder
+from bert_op._policy import FACTORS_PER_LAYER
 
 FLAG = "calibrate_quant_factors"
 
@@ -30,7 +30,8 @@ def calibrate(model: nn.Module, batches: Iterable[Any]) -> list[float]:
         batches: what the model is called with, one by one: a mapping (keywords), a tuple or list (positions),
             or a tensor. A few hundred real examples are enough.
     Returns:
-        8 floats a layer: min and max of the inputs of QKV, attention output, intermediate and output.
+        8 floats a layer: min and max of the inputs of QKV, attention output, intermediate and output; zeros
+        for a layer of another kind, which the operator does not run.
     Raises:
         ValueError: the model has no or several supported encoders, there is no batch, or a range is not
             finite.
@@ -71,18 +72,23 @@ def recorded_into_config(encoder: PackedEncoder) -> Iterator[None]:
     """
     with recorded_ranges(encoder, encoder.family) as ranges:
         yield
-    before = encoder.op_ranges or ranges
-    picks = itertools.cycle((min, max))
-    widened = [pick(old, new) for pick, old, new in zip(picks, before, ranges, strict=False)]
-    encoder.op_ranges = widened
+    widened, recorded = [], []
+    for index, layer in enumerate(encoder.op_layers):
+        new = ranges[FACTORS_PER_LAYER * index : FACTORS_PER_LAYER * (index + 1)]
+        old = next((values for known, values in encoder.op_ranges if known is layer), new)
+        own = [pick(pair) for pick, pair in zip((min, max) * 4, zip(old, new, strict=True), strict=True)]
+        recorded.append((layer, own))
+        widened += own
+    encoder.op_ranges = recorded
     config_of(encoder).quantization_factors = widened
     encoder.set_policy(replace(encoder.op_policy, quantization_factors=tuple(widened)))
 
 
 @contextmanager
 def recorded_ranges(encoder: nn.Module, family: Family) -> Iterator[list[float]]:
-    """A list of 8 floats a layer that follows the inputs seen inside the `with` block, from (inf, -inf)."""
-    layers = list(encoder.get_submodule(family.layers))
+    """A list of 8 floats a layer that follows the inputs seen inside the `with` block, from (inf, -inf);
+    zeros for a layer that has not the family's linear layers."""
+    layers = list(encoder.get_submodule(family.layers)._modules.values())
     ranges = [math.inf, -math.inf] * (len(_QUANTIZED_INPUTS) * len(layers))
     handles = []
 
@@ -96,7 +102,11 @@ def recorded_ranges(encoder: nn.Module, family: Family) -> Iterator[list[float]]
     for number, layer in enumerate(layers):
         for position, part in enumerate(_QUANTIZED_INPUTS):
             index = 2 * (number * len(_QUANTIZED_INPUTS) + position)
-            module = layer.get_submodule(family.weighted[part])
+            try:
+                module = layer.get_submodule(family.weighted[part])
+            except AttributeError:
+                ranges[index : index + 2] = 0.0, 0.0
+                continue
             handles.append(
                 module.register_forward_pre_hook(lambda _, inputs, index=index: widen(index, inputs[0]))
             )

@@ -73,7 +73,7 @@ class _DropIn(PackedEncoder):
             attention_mask = self._scores_bias(hidden_states, attention_mask)
         output = self.encode(hidden_states, attention_mask, reason)
         if output is None:
-            return self._original(reason, *arguments, **named)
+            return self._original(*arguments, **named)
         return_dict = self.seam.return_dict_of(call)
         if return_dict is None:
             return_dict = config_of(self).return_dict
@@ -88,8 +88,8 @@ class _DropIn(PackedEncoder):
         return None
 
     def _unable(self, call: dict[str, Any], hidden_states: Tensor) -> str | None:
-        """What this call or the config asks for that the operator does not do, or None."""
-        if reason := self.config_reason() or self.seam.asked(call):
+        """What this call asks for that the operator does not do, or None."""
+        if reason := self.seam.asked(call):
             return reason
         if not self.seam.asked_for_recordings and recording():
             return RECORDED
@@ -111,9 +111,9 @@ class _DropIn(PackedEncoder):
         """The mask, and whatever else the family adds to the scaled scores."""
         return attention_mask
 
-    def _original(self, reason: str | None, *arguments: Any, **rest: Any) -> Any:
+    def _original(self, *arguments: Any, **rest: Any) -> Any:
         """Hugging Face's own forward."""
-        if reason == _CALIBRATING and not torch.compiler.is_compiling():
+        if getattr(config_of(self), FLAG, False) and not torch.compiler.is_compiling():
             with recorded_into_config(self):
                 return super().forward(*arguments, **rest)
         return super().forward(*arguments, **rest)

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from bert_op._families import encoders_of, layers_of
+from bert_op._layer import Layer
 from bert_op._layer_errors import layer_errors
 from bert_op._library import build_info, loaded_from
 from bert_op._packed_encoder import PackedEncoder
@@ -91,20 +92,25 @@ def _explain_encoder(name: str, encoder: nn.Module) -> dict[str, Any]:
             "fallbacks": [too_old() or _NOT_CONVERTED],
             "layers": [_layer(name, index, "original", None, None) for index in range(num_layers)],
         }
+    encoder.renumber()
     policy = encoder.op_policy
+    layers: tuple[Layer, ...] = ()
+    now = None
     try:
-        policy = replace(policy, precision=encoder.precision_now(encoder.check(gradients=False)))
-        now = None
+        sources = encoder.check(gradients=False)
+        layers = sources.layers
+        policy = replace(policy, precision=encoder.precision_now(sources))
     except OriginalPath as reason:
         now = str(reason)
     packings = encoder.packings()
     packed = list(packings.get(policy.precision or "", ()))
-    ranges = "static" if policy.quantization_factors else "per token"
 
     def layer(index: int) -> dict[str, Any]:
         if now is not None:
             return _layer(name, index, "original", None, None)
-        precision = policy.precision_of(index)
+        assert policy.precision is not None
+        precision = layers[index].precision(policy.precision)
+        ranges = "static" if layers[index].factors else "per token"
         return _layer(name, index, "op", precision, ranges if precision.endswith("_qint8") else None)
 
     return {

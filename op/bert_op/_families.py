@@ -251,10 +251,11 @@ def unexpected_in(encoder: nn.Module, family: Family) -> str | None:
     """What the installed transformers has otherwise in an encoder that is called as `family`'s, or None."""
     try:
         _ = family.encoder, family.parts, family.seam
-        for layer in list(encoder.get_submodule(family.layers).children())[:1]:
+        layers = encoder.get_submodule(family.layers)._modules.values()
+        for layer in [layer for layer in layers if type(layer) in family.parts][:1]:
             for path in (*family.weighted, family.activation):
                 layer.get_submodule(path)
-            config = encoder.get_submodule(family.config_holder).config
+            config = _config_of(encoder, family)
             for name in (*_CONFIG_NAMES, *family.config_names):
                 getattr(config, name)
     except (AttributeError, UnexpectedSeam) as reason:
@@ -287,17 +288,25 @@ def encoders_of(model: nn.Module) -> dict[str, nn.Module]:
 def layers_of(encoder: nn.Module) -> int:
     """How many layers an encoder has that belongs to a family, or is a subclass of ours."""
     family = _names_of(encoder)
-    return len(list(encoder.get_submodule(family.layers).children()))
+    return len(encoder.get_submodule(family.layers)._modules)  # one that is there twice counts twice
 
 
 def config_of(encoder: nn.Module) -> Any:
     """The config of an encoder that belongs to a family, or is a subclass of ours; None if it has no layer
     that could hold it.
     """
-    family = _names_of(encoder)
-    if family.config_holder and not layers_of(encoder):
-        return None
-    return encoder.get_submodule(family.config_holder).config
+    return _config_of(encoder, _names_of(encoder))
+
+
+def _config_of(encoder: nn.Module, family: Family) -> Any:
+    if not family.config_holder:
+        return encoder.get_submodule("").config
+    _, _, inside = family.config_holder.partition(".0.")
+    for layer in encoder.get_submodule(family.layers)._modules.values():
+        holder: Any = getattr(layer, inside, None)  # a layer may be replaced by some other module
+        if hasattr(holder, "config"):
+            return holder.config
+    return None
 
 
 def refusal(model: nn.Module) -> str | None:

@@ -6,7 +6,7 @@ input, which is what the layers before it give in fp32.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -35,6 +35,8 @@ class LayerError:
 
 class _Arguments(TorchDispatchMode):
     """Notes what the operator is called with, first call by packed weights."""
+
+    bert_op_sees_operator = True
 
     def __init__(self) -> None:
         super().__init__()
@@ -84,19 +86,18 @@ def _errors_of(
         sources = encoder.check(gradients=False)
     except OriginalPath as reason:
         raise ValueError(f"the error of a layer cannot be measured, because {reason}.") from None
-    policy = replace(encoder.op_policy, precision=precision)
 
-    def run(state: Tensor, layer: int, precision: str) -> Tensor:
-        arena = pack_layers(sources, [layer], precision, policy.quantization_factors)
+    def run(state: Tensor, layer: int, in_precision: str) -> Tensor:
+        arena = pack_layers(sources, [layer], in_precision)
         output: Tensor = torch.ops.bert_op.encoder(state, attention_mask, [arena], skip_padding=True)
         return output
 
     state = hidden_states.detach().float()
     errors = []
     with torch.no_grad():
-        for layer in range(sources.num_layers):
-            exact = run(state, layer, "fp32")
-            errors.append(_compare(run(state, layer, policy.precision_of(layer)), exact))
+        for index, layer in enumerate(sources.layers):
+            exact = run(state, index, "fp32")
+            errors.append(_compare(run(state, index, layer.precision(precision)), exact))
             state = exact
     return errors
 

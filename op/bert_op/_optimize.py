@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, Literal
 
 from torch import nn
 
@@ -18,11 +18,13 @@ from bert_op._policy import (
     check_kept_layers,
     check_precision,
     current_policy,
+    factors_of_config,
     find_layer,
     layer_selectors,
     policy_of_config,
     save_to_config,
 )
+from bert_op._readers import rows_read
 from bert_op._seam import too_old
 
 _DEFAULT_PRECISION = "bf16_qint8"
@@ -33,7 +35,7 @@ def optimize(
     model: nn.Module,
     precision: str | None = None,
     *,
-    skip_padding: bool = True,
+    skip_padding: bool | Literal["auto"] = "auto",
     free_original: bool = False,
     quantization_factors: Sequence[float] | None = None,
     keep_layers: Iterable[int | str] | None = None,
@@ -46,6 +48,8 @@ def optimize(
         precision: one of `fp32`, `fp32_qint8`, `bf16`, `bf16_qint8`; by default what the model's config says,
             else what `configure`, `using` or `BERT_OP_PRECISION` chose, else `bf16_qint8`.
         skip_padding: leave out positions that no query attends; their rows are zero in the encoder's result.
+            `auto`: only where nothing in `model` reads them: poolings of sentence-transformers, and heads of
+            transformers that read the first token; its encoders are then not to be called by themselves.
         free_original: give up the data of the original encoder weights once they are packed. The model can
             then neither be trained, saved nor restored.
         quantization_factors: static activation ranges for the int8 precisions, as `calibrate` returns them;
@@ -69,8 +73,11 @@ def optimize(
             f"optimize has no option {', '.join(map(repr, unknown))}: it has {', '.join(_OPTIONS)}."
         )
     encoders = _supported_encoders(model)
+    for encoder in encoders.values():
+        if isinstance(encoder, PackedEncoder):
+            encoder.renumber()
     policies = {
-        name: _choose_policy(config_of(encoder), precision, skip_padding, quantization_factors)
+        name: _choose_policy(encoder, precision, skip_padding, quantization_factors)
         for name, encoder in encoders.items()
     }
     if keep_layers is not None:
@@ -93,6 +100,9 @@ def optimize(
             elif isinstance(encoder, PackedEncoder):
                 encoder.detach_op()
         raise
+    for name, encoder in encoders.items():
+        assert isinstance(encoder, PackedEncoder)
+        encoder.op_rows = rows_read(model, name)
     _save_options(encoders)
     return model
 
@@ -158,27 +168,30 @@ def _save_options(encoders: dict[str, nn.Module]) -> None:
             continue
         assert isinstance(encoder, PackedEncoder)
         written.append(config)
-        before = save_to_config(config, encoder.op_policy)
+        before = save_to_config(config, encoder.op_policy, layers_of(encoder))
         encoder.op_config = {**before, **encoder.op_config}
 
 
 def _choose_policy(
-    config: Any, precision: str | None, skip_padding: bool, factors: Sequence[float] | None
+    encoder: nn.Module,
+    precision: str | None,
+    skip_padding: bool | Literal["auto"],
+    factors: Sequence[float] | None,
 ) -> Policy:
+    config, num_layers = config_of(encoder), layers_of(encoder)
     if precision is not None:
         check_precision(precision)
-    policy = policy_of_config(config, current_policy())
+    policy = policy_of_config(config, current_policy(), num_layers)
     precision = precision or policy.precision or _DEFAULT_PRECISION
     policy = replace(policy, precision=precision, skip_padding=skip_padding)
     if factors is None:
-        factors = getattr(config, "quantization_factors", None) if policy.quantized else None
+        factors = factors_of_config(config, num_layers) if policy.quantized else ()
     elif len(factors) and not policy.quantized:
         raise ValueError(
             f"quantization_factors are for the int8 precisions, but precision={policy.precision!r}."
         )
-    if factors is None or not len(factors):  # an array has no truth value
-        return replace(policy, quantization_factors=())
-    return replace(policy, quantization_factors=check_factors(factors, config.num_hidden_layers))
+    checked = check_factors(factors, num_layers) if len(factors) else ()  # an array has no truth value
+    return replace(policy, quantization_factors=checked)
 
 
 def _convert(encoder: nn.Module, policy: Policy, free_original: bool) -> None:

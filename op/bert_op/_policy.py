@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import math
 import os
+import warnings
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
-from bert_op._seam import said
+from bert_op._seam import BertOpWarning, said
 
 PRECISIONS = ("fp32", "fp32_qint8", "bf16", "bf16_qint8")
 FACTORS_PER_LAYER = 8
@@ -25,8 +26,11 @@ SAVED = "bert_op"
 # Those that choose one half of the precision each.
 _HALVES = ("use_bfloat16", "use_quantization")
 _SAVED_OPTIONS = ("precision", "skip_padding", "keep_layers")
+# Saved beside them: of how many layers keep_layers and quantization_factors speak.
+_NUM_LAYERS = "num_layers"
+_FACTORS = "quantization_factors"
 
-_FLAGS = {
+_FLAGS: dict[str, bool | Literal["auto"]] = {
     "1": True,
     "true": True,
     "on": True,
@@ -35,6 +39,7 @@ _FLAGS = {
     "false": False,
     "off": False,
     "no": False,
+    "auto": "auto",
 }
 
 
@@ -45,7 +50,8 @@ class Policy:
     Attributes:
         precision: one of `PRECISIONS`; None where nobody chose one: then each call follows the model, see
             `followed_precision`.
-        skip_padding: leave out positions that no query attends; their rows are zero in the result.
+        skip_padding: leave out positions that no query attends; their rows are zero in the result. `auto`:
+            only where nothing that comes after reads them.
         quantization_factors: empty, or 8 floats a layer for the int8 precisions: min and max of the inputs of
             QKV, attention output, intermediate and output.
         keep_layers: layers that the int8 precisions leave unquantized. In a model's own policy these are
@@ -53,15 +59,15 @@ class Policy:
     """
 
     precision: str | None = None
-    skip_padding: bool = False
+    skip_padding: bool | Literal["auto"] = False
     quantization_factors: tuple[float, ...] = ()
     keep_layers: tuple[int | str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.precision is not None:
             check_precision(self.precision)
-        if not isinstance(self.skip_padding, bool):
-            raise TypeError(f"skip_padding={self.skip_padding!r} is not a bool: give True or False.")
+        if not isinstance(self.skip_padding, bool) and self.skip_padding != "auto":
+            raise TypeError(f"skip_padding={self.skip_padding!r} is not known: give True, False or 'auto'.")
 
     @property
     def quantized(self) -> bool:
@@ -71,14 +77,6 @@ class Policy:
     def packing(self) -> tuple[object, ...]:
         """What the packed weights depend on."""
         return (self.precision, *((self.quantization_factors, self.keep_layers) if self.quantized else ()))
-
-    def precision_of(self, layer: int) -> str:
-        """That of one layer: kept ones have the precision that the others are quantized from.
-
-        Needs a precision that is chosen or was found by `followed_precision`.
-        """
-        assert self.precision is not None
-        return self.precision.removesuffix("_qint8") if layer in self.keep_layers else self.precision
 
 
 def followed_precision(weights: Collection[torch.dtype], autocast: torch.dtype | None) -> str:
@@ -169,7 +167,7 @@ def _from_environment(environ: Mapping[str, str]) -> Policy:
         check_precision(precision, "BERT_OP_PRECISION")
     flag = environ.get("BERT_OP_SKIP_PADDING") or "0"
     if flag.lower() not in _FLAGS:
-        raise ValueError(f"BERT_OP_SKIP_PADDING={flag!r} is neither on nor off: set it to 1 or 0.")
+        raise ValueError(f"BERT_OP_SKIP_PADDING={flag!r} is neither on nor off: set it to 1, 0 or auto.")
     return Policy(precision=precision, skip_padding=_FLAGS[flag.lower()])
 
 
@@ -185,7 +183,7 @@ def current_policy() -> Policy:
 def configure(
     *,
     precision: str | None = None,
-    skip_padding: bool | None = None,
+    skip_padding: bool | Literal["auto"] | None = None,
     keep_layers: Iterable[int | str] | None = None,
 ) -> None:
     """Set what models created from here on use; what is not given stays as it is.
@@ -194,7 +192,7 @@ def configure(
         keep_layers: layers that the int8 precisions leave unquantized: indices (-1 is the last) or names
             such as `layer.11` or `encoder.layer.11`. Whether a model has them shows when it is created.
     Raises:
-        ValueError, TypeError: the precision is unknown, skip_padding is not a bool, or keep_layers is not a
+        ValueError, TypeError: the precision or skip_padding is unknown, or keep_layers is not a
             list of indices and names.
     """
     global _default
@@ -205,7 +203,7 @@ def configure(
 def using(
     *,
     precision: str | None = None,
-    skip_padding: bool | None = None,
+    skip_padding: bool | Literal["auto"] | None = None,
     keep_layers: Iterable[int | str] | None = None,
 ) -> Iterator[None]:
     """Like `configure`, for models created inside the `with` block by this thread."""
@@ -218,7 +216,7 @@ def using(
         _overrides.reset(token)
 
 
-def policy_of_config(config: Any, policy: Policy) -> Policy:
+def policy_of_config(config: Any, policy: Policy, num_layers: int | None = None) -> Policy:
     """`policy`, overridden by what a model's `config` says.
 
     `bert_op` is what `optimize` left there. `use_bfloat16` and `use_quantization` choose the two halves of
@@ -226,14 +224,31 @@ def policy_of_config(config: Any, policy: Policy) -> Policy:
     unquantized; `quantization_factors` are used by the int8 precisions and otherwise left alone, since a
     saved config keeps them.
 
+    Args:
+        num_layers: how many layers the encoder has; by default as many as the config says.
     Raises:
         ValueError, TypeError: an option is unknown or does not fit the model.
+    Warns:
+        BertOpWarning: what is said by the numbers of layers was written for another number of them.
     """
+    num_layers = config.num_hidden_layers if num_layers is None else num_layers
     saved = getattr(config, SAVED, None) or {}
-    if not isinstance(saved, dict) or not saved.keys() <= set(_SAVED_OPTIONS):
+    if not isinstance(saved, dict) or not saved.keys() <= {*_SAVED_OPTIONS, _NUM_LAYERS}:
         raise ValueError(
             f"config.{SAVED} is {saved!r}, but it holds options by name: {', '.join(_SAVED_OPTIONS)}. "
             "Remove what does not belong there."
+        )
+    saved = {**saved}
+    written_for = saved.pop(_NUM_LAYERS, num_layers)
+    factors = factors_of_config(config, num_layers)
+    if written_for != num_layers and (saved.get("keep_layers") or getattr(config, _FACTORS, None)):
+        saved["keep_layers"] = ()
+        warnings.warn(
+            f"bert_op: config.{SAVED} was written for {written_for} layers, and the model has {num_layers}: "
+            f"its keep_layers and {_FACTORS} are not used. Choose and calibrate anew; to keep them, run the "
+            "model once between changing its layers and saving it.",
+            BertOpWarning,
+            stacklevel=2,
         )
     policy = replace(policy, **saved)
     use_bfloat16, use_quantization = (said(config, name) for name in _HALVES)
@@ -243,16 +258,26 @@ def policy_of_config(config: Any, policy: Policy) -> Policy:
         quantized = policy.quantized if use_quantization is None else bool(use_quantization)
         precision = ("bf16" if bfloat16 else "fp32") + ("_qint8" if quantized else "")
         policy = replace(policy, precision=precision)
-    names = [f"layer.{index}" for index in range(config.num_hidden_layers)]
+    names = [f"layer.{index}" for index in range(num_layers)]
     setting = f"config.{SAVED}['keep_layers']" if "keep_layers" in saved else "keep_layers"
     policy = replace(policy, keep_layers=check_kept_layers(policy.keep_layers, names, setting))
-    factors = getattr(config, "quantization_factors", None)
-    if policy.quantized and factors is not None and len(factors):
-        policy = replace(policy, quantization_factors=check_factors(factors, config.num_hidden_layers))
-    return policy
+    return replace(policy, quantization_factors=factors) if policy.quantized else policy
 
 
-def save_to_config(config: Any, policy: Policy) -> dict[str, Any]:
+def factors_of_config(config: Any, num_layers: int) -> tuple[float, ...]:
+    """The static ranges that a model's `config` has for `num_layers` layers; none if it speaks of others.
+
+    Raises:
+        ValueError: they are no ranges, or not 8 a layer.
+    """
+    factors = getattr(config, _FACTORS, None)
+    written_for = (getattr(config, SAVED, None) or {}).get(_NUM_LAYERS, num_layers)
+    if factors is None or not len(factors) or written_for != num_layers:
+        return ()
+    return check_factors(factors, num_layers)
+
+
+def save_to_config(config: Any, policy: Policy, num_layers: int) -> dict[str, Any]:
     """Write `policy` into `config`, so that it is saved with the model; returns the attributes before.
 
     What the config said in its own words is brought in line, for it outranks what is written here. The
@@ -264,10 +289,11 @@ def save_to_config(config: Any, policy: Policy) -> dict[str, Any]:
             "precision": policy.precision,
             "skip_padding": policy.skip_padding,
             "keep_layers": list(policy.keep_layers),
+            _NUM_LAYERS: num_layers,
         }
     }
     if policy.quantized:
-        values["quantization_factors"] = list(policy.quantization_factors) or None
+        values[_FACTORS] = list(policy.quantization_factors) or None
     if said(config, "use_bfloat16") is not None:
         values["use_bfloat16"] = policy.precision.startswith("bf16")
     if said(config, "use_quantization") is not None:
@@ -287,7 +313,9 @@ def set_in_config(config: Any, values: Mapping[str, Any]) -> None:
 
 
 def _given(
-    precision: str | None, skip_padding: bool | None, keep_layers: Iterable[int | str] | None
+    precision: str | None,
+    skip_padding: bool | Literal["auto"] | None,
+    keep_layers: Iterable[int | str] | None,
 ) -> dict[str, Any]:
     kept = None if keep_layers is None else layer_selectors(keep_layers)
     choices = {"precision": precision, "skip_padding": skip_padding, "keep_layers": kept}

@@ -73,6 +73,7 @@ def _dispatches_op(runner: Runner, example: Batch) -> bool:
 
     class Watch(TorchDispatchMode):
         seen = False
+        bert_op_sees_operator = True  # to other modes, bert_op shows Hugging Face's operations
 
         def __torch_dispatch__(
             self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None

@@ -1,0 +1,64 @@
+"""What is read of an encoder's result by the model that it is in: what may be left out of it under
+`skip_padding="auto"`.
+
+Only models whose way from the encoder to their own result is known are looked into; of all others every row
+is taken to be read. A model is taken as a whole: who calls a part of it sees what the whole needs.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from torch import nn
+
+Rows = Literal["all", "attended", "first"]
+"""`attended`: rows of positions that the mask does not hide; `first`: also the first row of each sequence."""
+
+# Classes of transformers that read the first row and return nothing of the others, by the ends of their
+# names.
+_FIRST_ROW = ("ForSequenceClassification", "ForMultipleChoice", "ForNextSentencePrediction")
+# Modules of sentence-transformers that work on what Pooling made.
+_AFTER_POOLING = ("Dense", "Dropout", "LayerNorm", "Normalize")
+
+
+def rows_read(model: nn.Module, name: str) -> Rows:
+    """What `model`, called as a whole, reads of the result of the encoder called `name` in it."""
+    path = name.split(".") if name else []
+    for depth in range(len(path)):
+        container = model.get_submodule(".".join(path[:depth]))
+        if "forward" in vars(container):
+            return "all"
+        rows = _rows_of_head(container) or _rows_of_embedder(container, path[depth])
+        if rows is not None:
+            return rows
+    return "all"
+
+
+def _rows_of_head(model: nn.Module) -> Rows | None:
+    kind = type(model)
+    if not (kind.__module__.startswith("transformers.models.") and kind.__name__.endswith(_FIRST_ROW)):
+        return None
+    config: Any = getattr(model, "config", None)
+    return "first" if getattr(config, "summary_type", "first") == "first" else "all"
+
+
+def _rows_of_embedder(model: nn.Module, first: str) -> Rows | None:
+    """Of a model of sentence-transformers whose module called `first` has the encoder."""
+    if not _is_of_sentence_transformers(model, "SentenceTransformer"):
+        return None
+    modules = list(model.named_children())
+    if len(modules) < 2 or modules[0][0] != first:
+        return "all"
+    (_, transformer), (_, pooling), *rest = modules
+    known = _is_of_sentence_transformers(transformer, "Transformer")
+    known = known and _is_of_sentence_transformers(pooling, "Pooling")
+    if not known or not all(_is_of_sentence_transformers(module, *_AFTER_POOLING) for _, module in rest):
+        return "all"
+    modes = getattr(pooling, "pooling_mode", ())
+    by_name = getattr(pooling, "pooling_mode_cls_token", False)  # before version 6
+    return "first" if by_name or "cls" in modes else "attended"
+
+
+def _is_of_sentence_transformers(module: nn.Module, *names: str) -> bool:
+    kind = type(module)
+    return kind.__module__.startswith("sentence_transformers.") and kind.__name__ in names
