@@ -102,6 +102,16 @@ def test_classifiers_leave_padding_out_unless_it_is_in_front() -> None:
     assert torch.all(encoder_output(model, in_front)[hidden.flip(1)] != 0)
 
 
+def test_who_calls_a_part_of_a_classifier_sees_its_rows() -> None:
+    inputs = random_batch()
+    _, _, model = compare(BertForSequenceClassification, **inputs)
+    with hugging_face():
+        reference = random_model(tiny_config(), BertForSequenceClassification)
+    with torch.no_grad():
+        found, expected = (each.bert(**inputs).last_hidden_state for each in (model, reference))
+    torch.testing.assert_close(found, expected, atol=TOLERANCE, rtol=TOLERANCE)
+
+
 def test_what_is_asked_for_outranks() -> None:
     inputs = random_batch()
     hidden = ~inputs["attention_mask"].bool()

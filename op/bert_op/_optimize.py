@@ -24,7 +24,7 @@ from bert_op._policy import (
     policy_of_config,
     save_to_config,
 )
-from bert_op._readers import rows_read
+from bert_op._readers import reader_of
 from bert_op._seam import too_old
 
 _DEFAULT_PRECISION = "bf16_qint8"
@@ -102,7 +102,7 @@ def optimize(
         raise
     for name, encoder in encoders.items():
         assert isinstance(encoder, PackedEncoder)
-        encoder.op_rows = rows_read(model, name)
+        encoder.op_rows, encoder.op_reader = reader_of(model, name)
     _save_options(encoders)
     return model
 

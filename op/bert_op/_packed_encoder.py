@@ -22,6 +22,7 @@ from bert_op._modes import transform
 from bert_op._packed_weights import FREED, Packed, PackedWeights
 from bert_op._packing import OriginalPath, as_constants
 from bert_op._policy import current_policy, policy_of_config
+from bert_op._readers import is_running
 from bert_op._seam import BertOpWarning
 
 __all__ = ["BertOpWarning", "Packed", "PackedEncoder"]
@@ -75,13 +76,16 @@ class PackedEncoder(PackedWeights):
             return None
         skip_padding = self.op_policy.skip_padding
         if skip_padding == "auto":
-            skip_padding = self.op_rows == "attended" or (
-                # What a graph will be given is not known when it is recorded.
-                self.op_rows == "first" and not recorded and first_rows_attended(attention_mask)
-            )
+            skip_padding = self._nobody_reads_padding(attention_mask, recorded)
         if hidden_states.dtype != torch.float32:
             hidden_states = as_autocast_adds_them(hidden_states)
         return call_operator(hidden_states, attention_mask, arenas, skip_padding)
+
+    def _nobody_reads_padding(self, attention_mask: Tensor | None, recorded: bool) -> bool:
+        if self.op_rows == "all" or not (torch.compiler.is_compiling() or is_running(self.op_reader)):
+            return False
+        # What a graph will be given is not known when it is recorded.
+        return self.op_rows == "attended" or (not recorded and first_rows_attended(attention_mask))
 
     def note(self, reason: str) -> None:
         """Record, and say once, that the original path runs. Raises RuntimeError where it cannot."""

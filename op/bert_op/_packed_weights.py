@@ -16,7 +16,7 @@ from bert_op._families import Family, config_of
 from bert_op._layer import choose, chosen
 from bert_op._packing import OriginalPath, Sources, pack, read_sources
 from bert_op._policy import SAVED, Policy, followed_precision, save_to_config, set_in_config
-from bert_op._readers import Rows
+from bert_op._readers import Place, Rows
 
 _GRADIENTS = (
     "gradients may be asked for (for inference, call it under torch.no_grad() or torch.inference_mode())"
@@ -33,6 +33,7 @@ _STATE = (
     "op_buffers",
     "op_config",
     "op_rows",
+    "op_reader",
     "op_autocast_buffers",
     "_op_packed",
 )
@@ -79,7 +80,8 @@ class PackedWeights(nn.Module):
         op_buffers, op_autocast_buffers: the names of the buffers that hold the packed weights, in the order
             of the layers.
         op_config: what the attributes of the config were that `optimize` wrote, by name.
-        op_rows: what is read of the result by all that comes after, see `bert_op._readers`.
+        op_rows, op_reader: what is read of the result by all that comes after, and inside of which function,
+            see `bert_op._readers`.
         packed_weights: the first of these buffers; None until it is needed, and in training.
         packed_weights_autocast: None until a call under autocast needs it.
     """
@@ -93,6 +95,7 @@ class PackedWeights(nn.Module):
     op_autocast_buffers: tuple[str, ...]
     op_config: dict[str, Any]
     op_rows: Rows
+    op_reader: Place | None
     packed_weights: Tensor | None
     packed_weights_autocast: Tensor | None
     _op_packed: Packed | None
@@ -109,7 +112,7 @@ class PackedWeights(nn.Module):
         self.op_freed = False
         self.op_ranges = []
         self.op_config = {}
-        self.op_rows = "all"
+        self.op_rows, self.op_reader = "all", None
         self.op_buffers = self.op_autocast_buffers = ()
         self._drop()
         choose(self.op_layers, policy)

@@ -2,11 +2,14 @@
 `skip_padding="auto"`.
 
 Only models whose way from the encoder to their own result is known are looked into; of all others every row
-is taken to be read. A model is taken as a whole: who calls a part of it sees what the whole needs.
+is taken to be read. And only what such a model calls itself is read by it alone: who calls a part of it, say
+`model.bert(...)`, sees the rows.
 """
 
 from __future__ import annotations
 
+import inspect
+import sys
 from typing import Any, Literal
 
 from torch import nn
@@ -21,17 +24,41 @@ _FIRST_ROW = ("ForSequenceClassification", "ForMultipleChoice", "ForNextSentence
 _AFTER_POOLING = ("Dense", "Dropout", "LayerNorm", "Normalize")
 
 
+Place = tuple[str, int]
+"""The file and the first line of a function."""
+
+
 def rows_read(model: nn.Module, name: str) -> Rows:
     """What `model`, called as a whole, reads of the result of the encoder called `name` in it."""
+    return reader_of(model, name)[0]
+
+
+def reader_of(model: nn.Module, name: str) -> tuple[Rows, Place | None]:
+    """What is read of the result of the encoder called `name` in `model`, and the `forward` that reads no
+    more than that, if there is one."""
     path = name.split(".") if name else []
     for depth in range(len(path)):
         container = model.get_submodule(".".join(path[:depth]))
         if "forward" in vars(container):
-            return "all"
+            return "all", None
         rows = _rows_of_head(container) or _rows_of_embedder(container, path[depth])
         if rows is not None:
-            return rows
-    return "all"
+            code = inspect.unwrap(type(container).forward).__code__
+            return rows, (code.co_filename, code.co_firstlineno)
+    return "all", None
+
+
+def is_running(place: Place | None) -> bool:
+    """Whether this thread is inside of a call of the function at `place`."""
+    if place is None:
+        return False
+    file, line = place
+    frame = sys._getframe(1)
+    while frame is not None:
+        if frame.f_code.co_firstlineno == line and frame.f_code.co_filename == file:
+            return True
+        frame = frame.f_back  # type: ignore[assignment]
+    return False
 
 
 def _rows_of_head(model: nn.Module) -> Rows | None:
