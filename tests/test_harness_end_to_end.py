@@ -9,11 +9,13 @@ from mlflow import MlflowClient
 from harness.report import Report
 from harness.schema import ROOT
 
-SMALL = ("batch=1", "batch.seq_len=16", "run_time.iterations=3", "data.samples=8")
+SMALL = ("batch=1", "batch.seq_len=16", "data.samples=8")
+FEW = "run_time.iterations=3"
+ENOUGH = "run_time.seconds=1"  # of calls and of time, for a speed-up to be told
 
 
-def harness(*arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "harness", *arguments, *SMALL]
+def harness(*arguments: str, run_time: str = FEW) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "harness", *arguments, *SMALL, run_time]
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=600)
 
 
@@ -34,7 +36,7 @@ def test_one_run(store_uri: str, tmp_path: Path) -> None:
 def test_one_sweep(store_uri: str, tmp_path: Path) -> None:
     done = harness(
         "-m", "model=minilm", "contender=hf-fp32,op-bf16_qint8", f"tracking.uri={store_uri}",
-        f"hydra.sweep.dir={tmp_path}/sweep",
+        f"hydra.sweep.dir={tmp_path}/sweep", run_time=ENOUGH,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
     client = MlflowClient(tracking_uri=store_uri)

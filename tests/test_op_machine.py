@@ -16,6 +16,9 @@ import transformers
 from bert_op import _machine
 from bert_op._families import FAMILIES
 from bert_op._machine import cpu_name, cpu_quota, this_machine
+from bert_op._seam import SUPPORTED
+
+ROOT = Path(__file__).resolve().parents[1]
 
 TREES = {
     "none at all": ("0::/a\n", {}, None),
@@ -140,8 +143,17 @@ def test_versions_are_held_against_what_the_package_asks_for(
     monkeypatch: pytest.MonkeyPatch, requirements: list[str], asked_for: str | None, fits: bool | None
 ) -> None:
     monkeypatch.setattr(_machine.metadata, "requires", lambda name: requirements)
-    assert _machine._range_of("transformers") == asked_for
+    assert _machine._range_of("transformers", ">=4") == asked_for
     assert _machine._fits("5.23.0", asked_for) is fits
+
+
+def test_a_checkout_asks_for_what_the_package_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    def not_installed(name: str) -> list[str]:
+        raise _machine.metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(_machine.metadata, "requires", not_installed)
+    asked_for = _machine._range_of("transformers", SUPPORTED)
+    assert f'"transformers{asked_for}"' in (ROOT / "pyproject.toml").read_text()
 
 
 @pytest.mark.parametrize(

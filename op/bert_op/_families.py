@@ -251,8 +251,9 @@ def unexpected_in(encoder: nn.Module, family: Family) -> str | None:
     """What the installed transformers has otherwise in an encoder that is called as `family`'s, or None."""
     try:
         _ = family.encoder, family.parts, family.seam
-        layers = encoder.get_submodule(family.layers)._modules.values()
-        for layer in [layer for layer in layers if type(layer) in family.parts][:1]:
+        layers = list(encoder.get_submodule(family.layers)._modules.values())
+        own = [layer for layer in layers if type(layer) in family.parts]  # a user may have replaced some
+        for layer in (own or layers)[:1]:
             for path in (*family.weighted, family.activation):
                 layer.get_submodule(path)
             config = _config_of(encoder, family)

@@ -17,7 +17,7 @@ import torch
 from bert_op._families import FAMILIES
 from bert_op._library import PATH_VARIABLE, TIER_VARIABLE, build_info, loaded_from
 from bert_op._policy import FOLLOWS, current_policy
-from bert_op._seam import BertOpWarning, UnexpectedSeam, too_old
+from bert_op._seam import SUPPORTED, BertOpWarning, UnexpectedSeam, too_old
 
 _CPUINFO = Path("/proc/cpuinfo")
 _OWN_CGROUPS = Path("/proc/self/cgroup")
@@ -86,7 +86,7 @@ def this_machine() -> Machine:
     """
     info, policy = build_info(), current_policy()
     transformers = _version_of("transformers")
-    asked_for = _range_of("transformers")
+    asked_for = _range_of("transformers", SUPPORTED)
     families, left = _families(transformers)
     return Machine(
         version=info["version"],
@@ -202,12 +202,13 @@ def _version_of(distribution: str) -> str | None:
     return str(import_module(distribution).__version__)
 
 
-def _range_of(distribution: str) -> str | None:
-    """What bert_op asks for of another distribution, such as `<6,>=5.20`."""
+def _range_of(distribution: str, otherwise: str) -> str | None:
+    """What the installed bert_op asks for of another distribution, such as `<6,>=5.20`; `otherwise` where it
+    is used from a checkout."""
     try:
         requirements = metadata.requires("bert-op") or []
     except metadata.PackageNotFoundError:
-        return None
+        return otherwise
     for requirement in requirements:
         requirement, _, condition = requirement.partition(";")
         if requirement.startswith(distribution) and not condition:

@@ -277,11 +277,12 @@ def factors_of_config(config: Any, num_layers: int) -> tuple[float, ...]:
     return check_factors(factors, num_layers)
 
 
-def save_to_config(config: Any, policy: Policy, num_layers: int) -> dict[str, Any]:
+def save_to_config(config: Any, policy: Policy, num_layers: int | None = None) -> dict[str, Any]:
     """Write `policy` into `config`, so that it is saved with the model; returns the attributes before.
 
     What the config said in its own words is brought in line, for it outranks what is written here. The
-    policy has a precision: there is nothing to save where nobody chose one.
+    policy has a precision: there is nothing to save where nobody chose one. `num_layers`: how many it was
+    made for, by default those of the config.
     """
     assert policy.precision is not None
     values: dict[str, Any] = {
@@ -289,7 +290,7 @@ def save_to_config(config: Any, policy: Policy, num_layers: int) -> dict[str, An
             "precision": policy.precision,
             "skip_padding": policy.skip_padding,
             "keep_layers": list(policy.keep_layers),
-            _NUM_LAYERS: num_layers,
+            _NUM_LAYERS: config.num_hidden_layers if num_layers is None else num_layers,
         }
     }
     if policy.quantized:

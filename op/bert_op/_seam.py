@@ -19,6 +19,7 @@ from types import CodeType
 from typing import Any
 
 OLDEST = (4, 56)
+SUPPORTED = ">=4.56,<6"  # as pyproject.toml asks for
 NEWEST_TESTED = "5.24.0"
 
 CROSS_ATTENTION = "cross attention was asked for"
@@ -241,7 +242,7 @@ def too_old() -> str | None:
     oldest = ".".join(map(str, OLDEST))
     return (
         f"bert_op needs transformers {oldest} or newer, but {version} is installed: nothing is substituted, "
-        f"and models run as they are. Upgrade with: pip install --upgrade 'transformers>={oldest},<6'."
+        f"and models run as they are. Upgrade with: pip install --upgrade 'transformers{SUPPORTED}'."
     )
 
 
