@@ -144,18 +144,22 @@ class _Words:
     """Words of memory and what they held."""
 
     def __init__(self) -> None:
-        self._places = array("Q")
-        self._values = array("Q")
+        self._held: dict[tuple[int, int], int] = {}
 
-    def add(self, place: int) -> int:
-        """Watch the word at `place`; what it holds."""
+    def add(self, place: int, depth: int = 0) -> int:
+        """Watch the word at `place`, which `depth` pointers lead to that are watched, too; what it holds."""
         (value,) = _read(place, 1)
-        self._places.append(place)
-        self._values.append(value)
+        self._held[depth, place] = value
         return value
 
     def question(self) -> Callable[[], int]:
-        """A function that tells whether they still hold it; no word may be added after."""
+        """A function that tells whether they still hold it; no word may be added after.
+
+        Pointers come before what they lead to, and apart from that words in the order of their addresses: so
+        a page of memory is looked up once.
+        """
+        self._places = array("Q", [place for _, place in sorted(self._held)])
+        self._values = array("Q", [self._held[key] for key in sorted(self._held)])
         places, values = (ctypes.c_void_p(words.buffer_info()[0]) for words in (self._places, self._values))
         return functools.partial(watch_function(), places, values, ctypes.c_int64(len(self._places)))
 
@@ -202,11 +206,11 @@ class Watch:
             return
         self._kept.append(tensor)
         inside = self._words.add(id(tensor) + found.implementation)
-        self._words.add(self._words.add(inside + found.storage) + found.data)
+        self._words.add(self._words.add(inside + found.storage, 1) + found.data, 2)
         for place in found.shape:
-            self._words.add(inside + place)
-        if counter := self._words.add(inside + found.version):  # inference tensors count nothing
-            self._words.add(counter + found.count)
+            self._words.add(inside + place, 1)
+        if counter := self._words.add(inside + found.version, 1):  # inference tensors count nothing
+            self._words.add(counter + found.count, 2)
 
     def add_samples(self, address: int, span: int, item: int) -> None:
         """Words spread over the `span` bytes of a tensor's data at `address`, at elements of `item` bytes."""
