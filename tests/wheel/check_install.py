@@ -315,12 +315,15 @@ def exported(family: Family) -> None:
     equal(program.module()(*inputs), expected)
 
 
-def compiled(family: Family) -> None:
+def compiled(family: Family) -> str | None:
+    """Where there is no C++ compiler, which inductor needs, by the backend that records the same graph."""
     model, inputs, expected = graph_model(family)
-    if shutil.which("g++") is None and shutil.which("clang++") is None:
-        raise Skipped("torch.compile needs a C++ compiler, and there is none")
+    compiler = shutil.which("g++") or shutil.which("clang++")
+    backend = "inductor" if compiler else "aot_eager"
     torch._dynamo.reset()
-    torch.testing.assert_close(torch.compile(model, fullgraph=True)(*inputs), expected, atol=2e-2, rtol=2e-2)
+    found = torch.compile(model, fullgraph=True, backend=backend)(*inputs)
+    torch.testing.assert_close(found, expected, atol=2e-2, rtol=2e-2)
+    return None if compiler else "by backend aot_eager, for there is no C++ compiler"
 
 
 CHECKS: tuple[Callable[[Family], str | None], ...] = (
