@@ -8,7 +8,7 @@
 namespace bert_op {
 namespace {
 
-constexpr char kMagic[8] = {'B', 'E', 'R', 'T', 'O', 'P', '0', '3'};  // the digits are the version of the layout
+constexpr char kMagic[8] = {'B', 'E', 'R', 'T', 'O', 'P', '0', '4'};  // the digits are the version of the layout
 constexpr std::size_t kHeadBytes = 4096;
 constexpr std::size_t kAlign = 4096;
 
@@ -58,11 +58,11 @@ class Cursor {
   std::size_t used_ = 0;
 };
 
-Linear take_linear(Cursor& cursor, Precision precision, std::int64_t in, std::int64_t out) {
+Linear take_linear(Cursor& cursor, const ModelShape& shape, std::int64_t in, std::int64_t out) {
   Linear linear{};
   linear.in_features = in;
   linear.out_features = out;
-  linear.type = linear_type(precision);
+  linear.type = linear_type(shape.precision);
   linear.tiles = k_tiles(linear.type, in);
   linear.weight = cursor.take(out / kPanelColumns * linear.tiles * kPanelTileBytes);
   linear.bias = cursor.take_floats(out);
@@ -71,6 +71,7 @@ Linear take_linear(Cursor& cursor, Precision precision, std::int64_t in, std::in
     linear.weight_scale = cursor.take_floats(out * chunks);
     linear.column_sum = cursor.take_floats(out * chunks);
     linear.static_range = cursor.take_floats(2);
+    linear.rotated = shape.rotated();
   }
   return linear;
 }
@@ -78,11 +79,11 @@ Linear take_linear(Cursor& cursor, Precision precision, std::int64_t in, std::in
 Layer take_layer(Cursor& cursor, const ModelShape& shape) {
   const std::int64_t hidden = shape.hidden_size, intermediate = shape.intermediate_size;
   Layer layer{};
-  layer.qkv = take_linear(cursor, shape.precision, hidden, 3 * hidden);
-  layer.attention_output = take_linear(cursor, shape.precision, hidden, hidden);
+  layer.qkv = take_linear(cursor, shape, hidden, 3 * hidden);
+  layer.attention_output = take_linear(cursor, shape, hidden, hidden);
   layer.attention_norm = {cursor.take_floats(hidden), cursor.take_floats(hidden)};
-  layer.intermediate = take_linear(cursor, shape.precision, hidden, intermediate);
-  layer.output = take_linear(cursor, shape.precision, intermediate, hidden);
+  layer.intermediate = take_linear(cursor, shape, hidden, intermediate);
+  layer.output = take_linear(cursor, shape, intermediate, hidden);
   layer.output_norm = {cursor.take_floats(hidden), cursor.take_floats(hidden)};
   cursor.take(0, kAlign);
   return layer;

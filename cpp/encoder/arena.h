@@ -22,6 +22,7 @@ struct Linear {
   float* weight_scale;  // u8: [chunks][out]
   float* column_sum;    // u8: [chunks][out]
   float* static_range;  // u8: {min, max} of the input, meaningful when the model is statically quantized
+  bool rotated;         // u8: made for rotated inputs (kernels/rotation.h)
 };
 
 struct LayerNormWeights {

@@ -310,7 +310,8 @@ class Member {
             .tiles = operand.tiles,
             .tile_count = linear.tiles,
             .row_scale = operand.row_scale,
-            .static_range = shape_.static_quantization ? linear.static_range : nullptr};
+            .static_range = shape_.static_quantization ? linear.static_range : nullptr,
+            .rotated = linear.rotated};
   }
 
   // Where a linear layer or attention writes what the next linear layer reads.

@@ -3,6 +3,9 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <vector>
+
+#include "kernels/rotation.h"
 
 namespace bert_op {
 namespace {
@@ -61,9 +64,18 @@ void copy(float* to, const float* from, std::int64_t count) { std::copy(from, fr
 void pack_linear(const Linear& linear, const float* weight, const float* bias, std::int64_t row_begin,
                  std::int64_t rows) {
   copy(linear.bias + row_begin, bias, rows);
+  const std::int64_t chunk_columns = chunk_tiles(linear.type, linear.tiles) * elements_per_tile_row(linear.type);
+  std::vector<float> rotated;
   for (std::int64_t row = 0; row < rows; ++row) {
     const std::int64_t output = row_begin + row;
     const float* weights = weight + row * linear.in_features;
+    if (linear.rotated) {
+      rotated.assign(weights, weights + linear.in_features);
+      for (std::int64_t begin = 0; begin < linear.in_features; begin += chunk_columns)
+        rotate_chunk(rotated.data() + begin, std::min(chunk_columns, linear.in_features - begin));
+      for (float& value : rotated) value *= 1.0f / 64.0f;
+      weights = rotated.data();
+    }
     std::byte* panel = linear.weight + output / kPanelColumns * linear.tiles * kPanelTileBytes;
     const std::int64_t column = output % kPanelColumns;
     const std::int64_t k = linear.in_features, padded = linear.tiles * elements_per_tile_row(linear.type);

@@ -41,6 +41,8 @@ struct ModelShape {
   bool static_quantization;
 
   std::int64_t head_size() const { return hidden_size / num_heads; }
+  // Whether inputs are rotated before they are quantized. Ranges that are known beforehand are those of unrotated inputs.
+  bool rotated() const { return linear_type(precision) == ElementType::u8 && !static_quantization; }
 };
 
 // Throws std::invalid_argument, naming the size, its value and what is supported.

@@ -97,6 +97,7 @@ struct PackedRows {
   std::int64_t tile_count;    // k tiles of a row
   RowScale* row_scale;        // u8: [rows][chunks]
   const float* static_range;  // u8: null, or {min, max} known beforehand
+  bool rotated = false;       // u8: quantized after the rotation of kernels/rotation.h, chunk by chunk
 };
 
 // rows[i] = LayerNorm(rows[i]) in place, statistics in fp32, then packed. x is fp32 [.][hidden_size].

@@ -44,10 +44,14 @@ static constexpr std::int64_t even_part(std::int64_t tiles, std::int64_t longest
   return ceil_div(tiles, ceil_div(tiles, longest));
 }
 
-// K is worked off in chunks, so that a panel's chunk stays in L1 and fp32 sums stay short. For u8 a chunk is also what one
-// scale of a row covers: K up to 768 takes one, wider inputs several (that of the last linear has outlier channels).
+// Of u8, a chunk is also what one scale of a row covers: at most this many tiles, and whole blocks of the rotation if there
+// are several.
+static constexpr std::int64_t kLongestScaledChunk = 12;
+
+// K is worked off in chunks, so that a panel's chunk stays in L1 and fp32 sums stay short.
 static constexpr std::int64_t chunk_tiles(ElementType type, std::int64_t tiles) {
-  return even_part(tiles, type == ElementType::f32 ? 8 : type == ElementType::bf16 || tiles <= 12 ? 12 : 8);
+  if (type != ElementType::u8) return even_part(tiles, type == ElementType::f32 ? 8 : 12);
+  return tiles <= kLongestScaledChunk ? tiles : round_up(even_part(tiles, kLongestScaledChunk), 4);
 }
 
 static constexpr std::int64_t chunk_count(ElementType type, std::int64_t tiles) {

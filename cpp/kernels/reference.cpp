@@ -33,6 +33,69 @@ double QuantizedRows::value(std::int64_t row, std::int64_t column) const {
   return offset[at] + scale[at] * levels[static_cast<std::size_t>(row * columns + column)];
 }
 
+namespace {
+
+constexpr int kHadamard[4][4] = {{1, 1, 1, -1}, {1, 1, -1, 1}, {1, -1, 1, 1}, {-1, 1, 1, 1}};
+
+// Column 64 b + 16 a + 4 q + s of the result, for each of them, is what `at` makes of a, b, q and s.
+template <class At>
+std::vector<double> each_column(std::size_t columns, At at) {
+  std::vector<double> result(columns);
+  for (std::size_t i = 0; i < columns; ++i) result[i] = at(i / 16 % 4, i / 64, i / 4 % 4, i % 4);
+  return result;
+}
+
+std::vector<double> rotate_block(const std::vector<double>& block) {
+  using Index = std::size_t;
+  const auto place = [](Index a, Index b, Index q, Index s) { return 64 * b + 16 * a + 4 * q + s; };
+  const auto mixed = [](Index row, auto value) {
+    double sum = 0.0;
+    for (Index i = 0; i < 4; ++i) sum += kHadamard[row][i] * value(i);
+    return sum;
+  };
+  const auto over_a = [&](const std::vector<double>& x) {
+    return each_column(x.size(), [&](Index a, Index b, Index q, Index s) {
+      return mixed(a, [&](Index i) { return x[place(i, b, q, s)]; });
+    });
+  };
+  const std::size_t size = block.size();
+  std::vector<double> x = block;
+  if (size == 16) {
+    x = each_column(size, [&](Index, Index, Index q, Index s) {
+      return mixed(q, [&](Index i) { return block[place(0, 0, i, s)]; });
+    });
+  } else {
+    const std::vector<double> first = over_a(block);
+    x = over_a(
+        each_column(size, [&](Index a, Index b, Index q, Index s) { return first[place(a, b, (q + a) % 4, s)]; }));
+  }
+  if (size == 256) {
+    const std::vector<double> before = x;
+    x = each_column(size, [&](Index a, Index b, Index q, Index s) {
+      return mixed(b, [&](Index i) { return before[place(a, i, q, s)]; });
+    });
+  }
+  for (double& value : x) value *= 16.0 / std::sqrt(static_cast<double>(size));
+  return x;
+}
+
+}  // namespace
+
+Matrix rotate(const Matrix& x, std::int64_t chunk_columns) {
+  Matrix result(x.rows, x.columns);
+  for (std::int64_t row = 0; row < x.rows; ++row) {
+    for (std::int64_t first = 0; first < x.columns;) {
+      const std::int64_t left = std::min(chunk_columns - first % chunk_columns, x.columns - first);
+      const std::int64_t size = left >= 256 ? 256 : left >= 64 ? 64 : 16;
+      const auto begin = x.values.begin() + row * x.columns + first;
+      const std::vector<double> block = rotate_block({begin, begin + size});
+      std::copy(block.begin(), block.end(), result.values.begin() + row * x.columns + first);
+      first += size;
+    }
+  }
+  return result;
+}
+
 QuantizedRows quantize_rows(const Matrix& x, std::int64_t chunk_columns, const double* static_range) {
   QuantizedRows result{
       .rows = x.rows, .columns = x.columns, .chunk_columns = chunk_columns, .levels = {}, .scale = {}, .offset = {}};

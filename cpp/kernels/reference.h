@@ -44,6 +44,9 @@ struct QuantizedRows {
   double value(std::int64_t row, std::int64_t column) const;
 };
 
+// Each chunk of `chunk_columns` rotated, step by step as kernels/rotation.h says.
+Matrix rotate(const Matrix& x, std::int64_t chunk_columns);
+
 // offset = min and scale = (max - min) / 255 of the chunk, or of static_range = {min, max}, where values beyond clamp.
 QuantizedRows quantize_rows(const Matrix& x, std::int64_t chunk_columns, const double* static_range = nullptr);
 

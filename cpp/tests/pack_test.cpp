@@ -2,9 +2,12 @@
 // whole way of a quantized product from floats to floats.
 #include "encoder/pack.h"
 
+#include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <utility>
 
+#include "kernels/rotation.h"
 #include "tests/check.h"
 #include "tests/operands.h"
 #include "tests/tiers.h"
@@ -31,7 +34,8 @@ struct PackedLinear {
                                                                                                  packed_bias.data(),
                                                                                                  weight_scale.data(),
                                                                                                  column_sum.data(),
-                                                                                                 nullptr} {
+                                                                                                 nullptr,
+                                                                                                 false} {
     tiles.expect(0, out * k_tiles(type, in) * kTileRowBytes);
   }
   // Packs rows [begin, begin + rows), as pack_layer does with queries, keys and values.
@@ -92,21 +96,48 @@ TEST(quantized_weights_stand_where_the_layout_says) {
   }
 }
 
+// The product of two rotated rows is 64 times that of the rows.
+TEST(products_of_rotated_rows_are_those_of_the_rows) {
+  Random random(4);
+  for (const std::int64_t in : {32, 96, 384, 1056}) {
+    constexpr std::int64_t kOut = 3, kRows = 2;
+    const Matrix x = random_matrix(kRows, in, random), weight = random_matrix(kOut, in, random);
+    const std::vector<double> bias(kOut);
+    std::vector<float> turned = floats_of(weight.values);
+    const std::int64_t chunk = chunk_tiles(ElementType::u8, k_tiles(ElementType::u8, in)) * kTileRowBytes;
+    for (std::int64_t row = 0; row < kOut; ++row) {
+      for (std::int64_t begin = 0; begin < in; begin += chunk)
+        rotate_chunk(turned.data() + row * in + begin, std::min(chunk, in - begin));
+    }
+    Matrix turned_weight(kOut, in);
+    turned_weight.values.assign(turned.begin(), turned.end());
+    const Matrix expected = reference::gemm(x, weight, bias, Activation::none);
+    const Matrix result = reference::gemm(reference::rotate(x, chunk), turned_weight, bias, Activation::none);
+    for (std::size_t i = 0; i < expected.values.size(); ++i)
+      CHECK_CLOSE(result.values[i] / 64.0, expected.values[i], 1e-4);
+  }
+}
+
 // Rows are quantized by the kernel, weights by packing: the product is the reference's quantized product, but for levels
 // that lay between two and fell to the other side.
 TEST(quantized_product_is_that_of_the_reference) {
   Random random(3);
-  for (const std::int64_t in : {96, 1056}) {
+  for (const auto& [in, rotated] :
+       {std::pair<std::int64_t, bool>(96, false), std::pair<std::int64_t, bool>(1056, false),
+        std::pair<std::int64_t, bool>(384, true), std::pair<std::int64_t, bool>(1056, true)}) {
     constexpr std::int64_t kOut = 64, kRows = 19;
     PackedLinear packed(ElementType::u8, in, kOut, random);
+    packed.linear.rotated = rotated;
     packed.pack(0, kOut);
     const std::int64_t tiles = packed.linear.tiles, chunks = chunk_count(ElementType::u8, tiles);
     const Matrix x = random_matrix(kRows, in, random, ElementType::f32, 1.0, 0.3);
     const std::vector<float> rows = floats_of(x.values);
-    const reference::QuantizedRows quantized =
-        reference::quantize_rows(x, chunk_tiles(ElementType::u8, tiles) * kTileRowBytes);
-    const reference::QuantizedWeights weights =
-        reference::quantize_weights(packed.weight, chunk_tiles(ElementType::u8, tiles) * kTileRowBytes);
+    const std::int64_t chunk_columns = chunk_tiles(ElementType::u8, tiles) * kTileRowBytes;
+    const Matrix inputs = rotated ? reference::rotate(x, chunk_columns) : x;
+    Matrix factors = rotated ? reference::rotate(packed.weight, chunk_columns) : packed.weight;
+    for (double& factor : factors.values) factor /= rotated ? 64.0 : 1.0;
+    const reference::QuantizedRows quantized = reference::quantize_rows(inputs, chunk_columns);
+    const reference::QuantizedWeights weights = reference::quantize_weights(factors, chunk_columns);
     const Matrix expected = reference::gemm(quantized, weights, packed.bias, Activation::none);
     for (const Kernels* tier : testable_kernels()) {
       std::vector<std::byte> a(static_cast<std::size_t>(activation_bytes(kRows, tiles)));
@@ -118,7 +149,7 @@ TEST(quantized_product_is_that_of_the_reference) {
                       in,
                       0,
                       kRows,
-                      {ElementType::u8, a.data(), tiles, row_scale.data(), nullptr}});
+                      {ElementType::u8, a.data(), tiles, row_scale.data(), nullptr, rotated}});
       tier->gemm({.type = ElementType::u8,
                   .rows = kRows,
                   .tiles = tiles,

@@ -4,6 +4,7 @@
 #include <cstring>
 #include <limits>
 #include <numeric>
+#include <utility>
 
 #include "tests/check.h"
 #include "tests/operands.h"
@@ -25,9 +26,9 @@ struct Packed {
       : type(element_type), rows(row_count), columns(column_count), tiles(k_tiles(type, columns)),
         chunks(chunk_count(type, tiles)), bytes(activation_bytes(rows, tiles)), scales(rows * chunks * 8) {}
 
-  PackedRows args(const float* static_range = nullptr) {
+  PackedRows args(const float* static_range = nullptr, bool rotated = false) {
     auto* row_scale = reinterpret_cast<RowScale*>(scales.data());
-    return {type, bytes.data(), tiles, type == ElementType::u8 ? row_scale : nullptr, static_range};
+    return {type, bytes.data(), tiles, type == ElementType::u8 ? row_scale : nullptr, static_range, rotated};
   }
   void check_rest(std::int64_t begin, std::int64_t end) {
     for (std::int64_t row = begin; row < end; ++row) {
@@ -220,6 +221,101 @@ TEST(quantize_of_any_width) {
   }
 }
 
+// What a rotated chunk may be off by: eight roundings of sums of 64 values.
+double rotation_error(const Matrix& x, std::int64_t row) {
+  double largest = 0.0;
+  for (std::int64_t i = 0; i < x.columns; ++i) largest = std::max(largest, std::abs(x(row, i)));
+  return 64 * 8 * kEps * largest;
+}
+
+void check_rotated(Packed& packed, const Matrix& x, std::int64_t begin, std::int64_t end) {
+  const Matrix rotated = reference::rotate(x, packed.chunk_columns());
+  const reference::QuantizedRows expected = reference::quantize_rows(rotated, packed.chunk_columns());
+  for (std::int64_t row = begin; row < end; ++row) {
+    const double error = rotation_error(x, row);
+    for (std::int64_t i = 0; i < x.columns; ++i) {
+      const auto at = static_cast<std::size_t>(row * packed.chunks + i / packed.chunk_columns());
+      CHECK_CLOSE(packed.scale(row, i).scale, expected.scale[at], error);
+      CHECK_CLOSE(packed.scale(row, i).offset, expected.offset[at], error);
+      CHECK_CLOSE(packed.value(row, i), rotated(row, i), 0.5001 * expected.scale[at] + 2 * error);
+    }
+    for (std::int64_t i = x.columns; i < packed.tiles * 64; ++i) CHECK(packed.level(row, i) == 0);
+  }
+}
+
+TEST(rotated_rows_of_any_width) {
+  Random random(9);
+  for (const ElementType source_type : {ElementType::f32, ElementType::bf16}) {
+    for (const std::int64_t columns : {32, 96, 128, 320, 384, 768, 1056, 1536}) {
+      const Matrix x = random_matrix(5, columns, random, source_type, 1.0, 0.3);
+      const std::vector<std::byte> source = row_major(x, source_type);
+      for (const Kernels* tier : testable_kernels()) {
+        Packed packed(ElementType::u8, x.rows, columns);
+        {
+          const Entered entered(*tier);
+          tier->quantize({source_type, source.data(), columns, 1, 4, packed.args(nullptr, true)});
+        }
+        packed.check_rest(1, 4);
+        check_rotated(packed, x, 1, 4);
+      }
+    }
+  }
+}
+
+// LayerNorm rotates what it packs, and leaves unrotated rows behind.
+TEST(layer_norm_packs_rotated_rows) {
+  Random random(10);
+  for (const std::int64_t columns : {96, 768, 1056}) {
+    const Matrix x = random_matrix(4, columns, random);
+    const std::vector<double> gamma = random_matrix(1, columns, random).values;
+    const std::vector<double> beta = random_matrix(1, columns, random).values;
+    const std::vector<float> gamma_floats = floats_of(gamma), beta_floats = floats_of(beta);
+    const std::vector<std::int64_t> order = {2, 0, 3, 1};
+    for (const Kernels* tier : testable_kernels()) {
+      std::vector<float> rows = floats_of(x.values);
+      Packed packed(ElementType::u8, x.rows, columns);
+      {
+        const Entered entered(*tier);
+        tier->layer_norm({.x = rows.data(),
+                          .rows = order.data(),
+                          .hidden_size = columns,
+                          .gamma = gamma_floats.data(),
+                          .beta = beta_floats.data(),
+                          .eps = 1e-5f,
+                          .row_begin = 0,
+                          .row_end = 4,
+                          .packed = packed.args(nullptr, true)});
+      }
+      const Matrix expected = reference::layer_norm(x, gamma, beta, 1e-5);
+      Matrix left(4, columns);
+      for (std::int64_t row = 0; row < 4; ++row) {
+        for (std::int64_t i = 0; i < columns; ++i) {
+          const std::int64_t from = order[static_cast<std::size_t>(row)];
+          left(row, i) = static_cast<double>(rows[static_cast<std::size_t>(from * columns + i)]);
+          CHECK_CLOSE(left(row, i), expected(from, i), 1e-5);
+        }
+      }
+      check_rotated(packed, left, 0, 4);
+    }
+  }
+}
+
+// One large channel makes every other one coarse, unless rows are rotated first.
+TEST(rotation_spares_the_neighbours_of_a_large_channel) {
+  Random random(11);
+  Matrix x = random_matrix(1, 768, random);
+  x(0, 77) = 100.0;
+  const std::vector<std::byte> source = row_major(x, ElementType::f32);
+  for (const Kernels* tier : testable_kernels()) {
+    Packed plain(ElementType::u8, 1, 768), rotated(ElementType::u8, 1, 768);
+    const Entered entered(*tier);
+    tier->quantize({ElementType::f32, source.data(), 768, 0, 1, plain.args()});
+    tier->quantize({ElementType::f32, source.data(), 768, 0, 1, rotated.args(nullptr, true)});
+    // Rotated rows are eight times as long.
+    CHECK(static_cast<double>(rotated.scale(0, 0).scale) / 8.0 < 0.3 * static_cast<double>(plain.scale(0, 0).scale));
+  }
+}
+
 // Chunk by chunk, each from a matrix of its own, rows become what they are when quantized whole.
 TEST(quantize_of_single_chunks_is_that_of_whole_rows) {
   Random random(8);
@@ -227,17 +323,18 @@ TEST(quantize_of_single_chunks_is_that_of_whole_rows) {
     for (const std::int64_t columns : {512, 1056, 3072}) {
       const Matrix x = random_matrix(21, columns, random, source_type, 3.0, 20.0);
       for (const Kernels* tier : testable_kernels()) {
+        const bool rotated = columns != 512;
         Packed whole(ElementType::u8, x.rows, columns), parts(ElementType::u8, x.rows, columns);
         const Entered entered(*tier);
         const std::vector<std::byte> all = row_major(x, source_type);
-        tier->quantize({source_type, all.data(), columns, 2, 20, whole.args(nullptr)});
+        tier->quantize({source_type, all.data(), columns, 2, 20, whole.args(nullptr, rotated)});
         for (std::int64_t first = 0; first < columns; first += whole.chunk_columns()) {
           Matrix part(x.rows, std::min(whole.chunk_columns(), columns - first));
           for (std::int64_t row = 0; row < x.rows; ++row) {
             for (std::int64_t i = 0; i < part.columns; ++i) part(row, i) = x(row, first + i);
           }
           const std::vector<std::byte> source = row_major(part, source_type);
-          tier->quantize({source_type, source.data(), part.columns, 2, 20, parts.args(nullptr), first});
+          tier->quantize({source_type, source.data(), part.columns, 2, 20, parts.args(nullptr, rotated), first});
         }
         parts.check_rest(2, 20);
         for (std::int64_t row = 2; row < 20; ++row) {
@@ -282,9 +379,11 @@ TEST(quantize_marks_nan_and_infinity_by_a_nan_scale) {
         x(1, column) = bad;
         const std::vector<std::byte> source = row_major(x, source_type);
         for (const Kernels* tier : testable_kernels()) {
-          for (const float* static_range : {static_cast<const float*>(nullptr), range}) {
+          for (const auto& [static_range, rotated] :
+               {std::pair<const float*, bool>(nullptr, false), std::pair<const float*, bool>(nullptr, true),
+                std::pair<const float*, bool>(range, false)}) {
             Packed packed(ElementType::u8, 3, 1056);
-            tier->quantize({source_type, source.data(), 1056, 0, 3, packed.args(static_range)});
+            tier->quantize({source_type, source.data(), 1056, 0, 3, packed.args(static_range, rotated)});
             for (std::int64_t row = 0; row < 3; ++row) {
               for (std::int64_t i = 0; i < 1056; i += packed.chunk_columns()) {
                 const bool marked = std::isnan(packed.scale(row, i).scale);

@@ -6,22 +6,16 @@ BERT_OP_INLINE std::byte* tile_row(const PackedRows& packed, std::int64_t row) {
   return packed.tiles + row / kTileRows * packed.tile_count * kTileBytes + row % kTileRows * kTileRowBytes;
 }
 
-struct Bounds {
-  float low;
-  float high;
-};
-
-// Smallest and largest of value(begin), value(begin + kLanes) ... below end; NaN or infinite where any of them is.
+// Bounds of value(begin), value(begin + kLanes) ... below end.
 template <class Value>
 BERT_OP_INLINE Bounds bounds_over(std::int64_t begin, std::int64_t end, Value value) {
-  Vec low = set(__builtin_inff()), high = set(-__builtin_inff()), poison = set(0.0f);
+  RunningBounds bounds;
   for (std::int64_t i = begin; i < end; i += kLanes) {
     const Vec x = value(i);
-    low = vmin(x, low);
-    high = vmax(x, high);
-    poison += x * 0.0f;  // the minimum of a NaN and a number is the number
+    bounds.add(x);
+    bounds.poison(x);
   }
-  return {reduce_min(low), reduce_max(high) + reduce_add(poison)};
+  return bounds.all();
 }
 
 BERT_OP_INLINE Bounds bounds_of(F32, const std::byte* row, std::int64_t begin, std::int64_t end) {
@@ -43,6 +37,12 @@ BERT_OP_INLINE Bounds bounds_of(Bf16, const std::byte* row, std::int64_t begin, 
     return bit_cast<float>((std::uint32_t)bits << 16);
   };
   return {value(reduce_min(low)), value(reduce_max(high))};
+}
+
+BERT_OP_INLINE Vec load_floats(F32, const std::byte* from) { return load(from); }
+
+BERT_OP_INLINE Vec load_floats(Bf16, const std::byte* from) {
+  return bit_cast<Vec>(__builtin_convertvector(load<VecHalf>(from), VecUint) << 16);
 }
 
 template <bool Clamp>
@@ -78,6 +78,12 @@ BERT_OP_INLINE void quantize_chunk(Source source, std::byte* to, const std::byte
   }
 }
 
+BERT_OP_INLINE void fill_last_tile(std::byte* to, std::int64_t columns) {
+  for (std::int64_t i = columns; i < round_up(columns, kTileRowBytes); i += kLanes) {
+    store_u8((std::uint8_t*)to + i / kTileRowBytes * kTileBytes + i % kTileRowBytes, set_int(0));
+  }
+}
+
 // Columns [first, last) of a row, which stand at `from` as if the row were whole: a scale and an offset for each chunk, of
 // which bounds(begin, end) tells the bounds. A chunk with NaN or infinity in it gets a NaN scale, so that the result shows it.
 template <class Source, class BoundsOf>
@@ -100,8 +106,20 @@ BERT_OP_INLINE void quantize_row(const std::byte* from, std::int64_t first, std:
     }
     packed.row_scale[row * chunks + begin / chunk_columns] = {scale + (own.low - own.low) + (own.high - own.high), low};
   }
-  for (std::int64_t i = last; i < round_up(last, kTileRowBytes); i += kLanes) {
-    store_u8((std::uint8_t*)to + i / kTileRowBytes * kTileBytes + i % kTileRowBytes, set_int(0));
+  fill_last_tile(to, last);
+}
+
+// The same of columns that value(i) gives, each asked for once, in order; what is quantized are the rotated chunks.
+template <class Value>
+BERT_OP_INLINE void quantize_rotated_row(std::int64_t first, std::int64_t last, std::int64_t row,
+                                         const PackedRows& packed, Value value) {
+  alignas(64) float rotated[kLongestScaledChunk * kTileRowBytes];
+  const std::int64_t chunk_columns = chunk_tiles(ElementType::u8, packed.tile_count) * kTileRowBytes;
+  for (std::int64_t begin = first; begin < last; begin += chunk_columns) {
+    const std::int64_t end = begin + chunk_columns < last ? begin + chunk_columns : last;
+    const Bounds own = rotate_chunk(begin, end, value, rotated);
+    quantize_row<F32>((const std::byte*)(rotated - begin), begin, end, row, packed,
+                      [own](std::int64_t, std::int64_t) __attribute__((always_inline)) { return own; });
   }
 }
 
@@ -109,6 +127,7 @@ BERT_OP_INLINE void quantize_row(const std::byte* from, std::int64_t first, std:
 template <class Value>
 BERT_OP_INLINE void pack_row(const float* x, std::int64_t columns, std::int64_t row, const PackedRows& packed,
                              Value value) {
+  if (packed.rotated) return quantize_rotated_row(0, columns, row, packed, value);
   if (packed.type == ElementType::u8) {
     const auto bounds = [&](std::int64_t begin, std::int64_t end)
                             __attribute__((always_inline)) { return bounds_over(begin, end, value); };
@@ -178,6 +197,12 @@ void quantize_rows(const QuantizeArgs& args) {
   const std::int64_t first = args.column_begin, last = first + args.columns;
   for (std::int64_t row = args.row_begin; row < args.row_end; ++row) {
     const std::byte* from = args.source + (row * args.columns - first) * kBytes;
+    if (args.packed.rotated) {
+      quantize_rotated_row(first, last, row, args.packed, [from](std::int64_t i) __attribute__((always_inline)) {
+        return load_floats(Source{}, from + i * kBytes);
+      });
+      continue;
+    }
     const auto bounds = [from](std::int64_t begin, std::int64_t end)
                             __attribute__((always_inline)) { return bounds_of(Source{}, from, begin, end); };
     quantize_row<Source>(from, first, last, row, args.packed, bounds);

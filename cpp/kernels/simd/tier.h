@@ -11,6 +11,7 @@
 #endif
 
 #include "kernels/kernels.h"
+#include "kernels/rotation.h"
 
 namespace bert_op::BERT_OP_TIER {
 // clang-format off: the order matters, each builds on those before it
@@ -32,6 +33,7 @@ constexpr auto leave = nothing_to_do;
 #ifdef BERT_OP_TIER_MICRO
 #include "kernels/simd/amx_split.h"
 #endif
+#include "kernels/simd/rotate.h"
 #include "kernels/simd/rows.h"
 #include "kernels/simd/attention.h"
 #include "kernels/simd/peak.h"
