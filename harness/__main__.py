@@ -16,11 +16,12 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig
 from rich.console import Console
 
-from harness import job, schema, sweep
-from harness.arguments import flags_first, quote_numbers, refuse_swept_repetitions
-from harness.composing import Held, Told, no_place, paragraph
-from harness.errors import UserError
-from harness.secrets import hide_arguments, redact
+from harness.ask import schema
+from harness.ask.arguments import flags_first, quote_numbers, refuse_swept_repetitions
+from harness.ask.composing import Held, Told, no_place, paragraph
+from harness.run import job, sweep
+from harness.values.errors import UserError
+from harness.values.redact import hide_arguments, redact
 
 INTERRUPTED = 130
 

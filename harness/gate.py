@@ -25,15 +25,15 @@ from pathlib import Path
 
 from rich.console import Console
 
-from harness import floors
-from harness.compare import matching, pairs, processes, subjects
-from harness.compare.pairs import NOT_COMPARABLE, Pair
-from harness.compare.subjects import Subject
-from harness.errors import UserError
-from harness.floors import TOO_FEW
-from harness.secrets import redact
+from harness.compare import matching, subjects
+from harness.judge import floors, pairs, processes, variants
+from harness.judge.floors import TOO_FEW
+from harness.judge.pairs import NOT_COMPARABLE, Pair
+from harness.judge.variants import Subject
 from harness.sinks import console as shown
-from harness.values import to_plain, write_json
+from harness.values.errors import UserError
+from harness.values.plain import to_plain, write_json
+from harness.values.redact import redact
 
 PASSED, WORSE, WRONG_INPUT = 0, 1, 2
 CONFIDENCE = f"{100 * processes.CONFIDENCE:g}%"
@@ -204,7 +204,7 @@ def _pin(path: Path, measured: list[Subject], console: Console) -> int:
         if any(matching.exactly(one, other) for other in measured[:place]):
             raise UserError("RUN", one.name, "was measured in several of the runs", "Give one of them")
     try:
-        write_json(path, subjects.frozen([dataclasses.replace(one, source="baseline") for one in measured]))
+        write_json(path, variants.frozen([dataclasses.replace(one, source="baseline") for one in measured]))
     except OSError as problem:
         raise UserError(
             "--baseline", str(path), f"cannot be written ({problem.strerror or problem})",

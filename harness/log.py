@@ -13,11 +13,12 @@ from pathlib import Path
 
 from rich.console import Console
 
-from harness import record, unfinished
-from harness.errors import UserError
-from harness.schema import ROOT
-from harness.secrets import redact
+from harness.ask.schema import ROOT
+from harness.run import unfinished
 from harness.sinks import console as shown
+from harness.sinks import record
+from harness.values.errors import UserError
+from harness.values.redact import redact
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -9,9 +9,9 @@ from typing import Any
 
 from harness_fixtures import a_spec
 
-from harness.report import Accuracy, Identity, Report, Timing
-from harness.spec import BackendSpec
-from harness.values import write_json
+from harness.values.plain import write_json
+from harness.values.report import Accuracy, Identity, Report, Timing
+from harness.values.spec import BackendSpec
 
 BEGIN = datetime(2030, 1, 1, tzinfo=UTC)
 MACHINE = Identity(cpu="a CPU", torch="2.13", threads=2, affinity=(0, 1), fingerprint="f")

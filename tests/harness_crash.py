@@ -12,11 +12,12 @@ from pathlib import Path
 
 from harness_fixtures import STUB
 
-from harness.schema import ROOT
+from harness.ask.schema import ROOT
 
 _CODE = """
 import functools, sys
-from harness import __main__ as command, job, launch
+from harness import __main__ as command
+from harness.run import job, launch
 job.launch = functools.partial(launch.launch, worker=sys.argv.pop(1).split("|"))
 sys.exit(command.main())
 """

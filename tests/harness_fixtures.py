@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 
 from harness import __main__ as command
-from harness import job, launch
+from harness.run import job, launch
 from harness.sinks.mlflow_store import open_store
-from harness.spec import BatchSpec, DataSpec, ModelSpec, RunSpec
+from harness.values.spec import BatchSpec, DataSpec, ModelSpec, RunSpec
 
 STUB = (sys.executable, str(Path(__file__).with_name("stub_worker.py")))
 

@@ -17,9 +17,9 @@ import zipfile
 from array import array
 from pathlib import Path
 
-from harness import reserve
-from harness.report import SAMPLES_FILE, Accuracy, Failure, Identity, Observed, Phases, Report, Timing
-from harness.spec import RunSpec
+from harness.values import reserve
+from harness.values.report import SAMPLES_FILE, Accuracy, Failure, Identity, Observed, Phases, Report, Timing
+from harness.values.spec import RunSpec
 
 
 def main() -> int:

@@ -9,13 +9,14 @@ from pathlib import Path
 import pytest
 from compare_reports import a_report, save, save_sweep, with_identity
 
-from harness.compare import matching, pairs, subjects
+from harness.compare import matching, subjects
 from harness.compare.__main__ import main
-from harness.compare.subjects import Subject
-from harness.errors import UserError
-from harness.report import Failure, Memory, Report
-from harness.spec import BatchSpec, LoadSpec
-from harness.values import write_json
+from harness.judge import pairs
+from harness.judge.variants import Subject, frozen
+from harness.values.errors import UserError
+from harness.values.plain import write_json
+from harness.values.report import Failure, Memory, Report
+from harness.values.spec import BatchSpec, LoadSpec
 
 
 def compared(one: Report, other: Report) -> pairs.Pair:
@@ -135,7 +136,7 @@ def test_json_is_for_machines_and_alone_on_stdout(tmp_path: Path, capsys: pytest
 
 def test_a_frozen_file_says_the_same_as_its_folder(tmp_path: Path) -> None:
     found = subjects.read(save_sweep(tmp_path / "sweep", {"hf": 1.0, "op": 0.9}))
-    write_json(tmp_path / "results.json", subjects.frozen(found))
+    write_json(tmp_path / "results.json", frozen(found))
     again = subjects.read(tmp_path / "results.json")
     assert pairs.compare(*again).speed == pairs.compare(*found).speed
 

@@ -18,9 +18,9 @@ from rich.console import Console
 from harness.compare import commits
 from harness.compare.__main__ import main
 from harness.compare.commits import Build, BuildError
-from harness.errors import UserError
-from harness.report import Failure, Report
-from harness.spec import RunSpec
+from harness.values.errors import UserError
+from harness.values.report import Failure, Report
+from harness.values.spec import RunSpec
 from harness.worker.of_build import Finder
 
 

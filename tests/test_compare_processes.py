@@ -8,8 +8,8 @@ from datetime import UTC, datetime, timedelta
 import numpy as np
 import pytest
 
-from harness.compare.processes import Comparison, Process, compare, interleaved
-from harness.floors import Seen
+from harness.judge.floors import Seen
+from harness.judge.processes import Comparison, Process, compare, interleaved
 
 BEGIN = datetime(2030, 1, 1, tzinfo=UTC)
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from hydra import compose, initialize_config_dir
 
-from harness.arguments import quote_numbers
-from harness.schema import register
+from harness.ask.arguments import quote_numbers
+from harness.ask.schema import register
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("harness/data/*.md")])

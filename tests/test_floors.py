@@ -9,14 +9,15 @@ from pathlib import Path
 import pytest
 from compare_reports import a_report, save
 
-from harness import floors, repetitions, table
 from harness.compare import subjects
 from harness.compare.__main__ import main as compare
-from harness.floors import TOO_FEW, Seen
 from harness.gate import PASSED, WORSE, WRONG_INPUT
 from harness.gate import main as gate
-from harness.report import Accuracy, Report
-from harness.sinks import files, shootout
+from harness.judge import floors, variants
+from harness.judge.floors import TOO_FEW, Seen
+from harness.judge.repeated import merged as merged_of
+from harness.sinks import files, shootout, table
+from harness.values.report import Accuracy, Report
 
 
 def of(report: Report, calls: int, seconds: float = 1.0) -> Report:
@@ -77,11 +78,11 @@ def test_not_even_ten_processes_of_few_calls_are_judged(tmp_path: Path, calls: i
             of(a_report(p50, at=5.0 * (2 * turn + number), repetitions=10, repetition=turn), calls)
             for turn in range(10)
         ]
-        (merged,) = repetitions.merged(runs)
+        (merged,) = merged_of(runs)
         assert merged.repeated is not None and [one.calls for one in merged.repeated.measured] == [calls] * 10
         sides.append(save(merged, tmp_path / str(number)))
     first = subjects.read(sides[0])[0]
-    assert [process.seen for process in subjects.processes(first.report)] == [Seen(calls, 1.0)] * 10
+    assert [process.seen for process in variants.processes(first.report)] == [Seen(calls, 1.0)] * 10
     assert compare([str(side) for side in sides]) == 0
     baseline = str(tmp_path / "baseline.json")
     assert gate(["--baseline", baseline, "--write", str(sides[0])]) == PASSED
@@ -89,7 +90,7 @@ def test_not_even_ten_processes_of_few_calls_are_judged(tmp_path: Path, calls: i
 
 
 def test_a_record_that_is_older_than_the_counts_has_what_its_processes_had_on_average() -> None:
-    (merged,) = repetitions.merged([a_report(repetitions=4, repetition=number) for number in range(4)])
+    (merged,) = merged_of([a_report(repetitions=4, repetition=number) for number in range(4)])
     assert merged.repeated is not None
     older = [dataclasses.replace(one, calls=None, elapsed_s=None) for one in merged.repeated.measured]
     repeated = dataclasses.replace(merged.repeated, measured=tuple(older))

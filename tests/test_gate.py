@@ -10,7 +10,7 @@ import pytest
 from compare_reports import a_report, save, save_sweep, with_identity
 
 from harness.gate import PASSED, WORSE, WRONG_INPUT, main
-from harness.report import Accuracy
+from harness.values.report import Accuracy
 
 
 @pytest.fixture

@@ -13,12 +13,12 @@ from harness_fixtures import a_spec
 from mlflow import MlflowClient
 from rich.console import Console
 
-from harness import axes, columns, record, table
+from harness.ask.schema import Tracking
 from harness.compare import matching, subjects
-from harness.report import Report
-from harness.schema import Tracking
-from harness.sinks import console, files, shootout
-from harness.spec import BackendSpec, BatchSpec, HostSpec, LoadSpec, ModelSpec, RunSpec, RunTimeSpec
+from harness.judge.variants import Subject
+from harness.sinks import axes, columns, console, files, record, shootout, table
+from harness.values.report import Report
+from harness.values.spec import BackendSpec, BatchSpec, HostSpec, LoadSpec, ModelSpec, RunSpec, RunTimeSpec
 
 Cli = Callable[..., int]
 
@@ -123,7 +123,7 @@ def test_a_speed_up_is_against_the_baseline_of_the_same_setting() -> None:
 
 
 def test_variants_of_one_name_find_their_own_counterparts(tmp_path: Path) -> None:
-    def sweep(name: str, root: str, changes: list[dict[str, Any]]) -> list[subjects.Subject]:
+    def sweep(name: str, root: str, changes: list[dict[str, Any]]) -> list[Subject]:
         for number, change in enumerate(changes):
             save(a_report(10.0, **change), tmp_path / name / str(number))
         return subjects.read(tmp_path / name)

@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 from harness_fixtures import a_spec
 
-from harness.check import check
-from harness.errors import UserError
-from harness.spec import (
+from harness.ask.check import check
+from harness.values.errors import UserError
+from harness.values.spec import (
     BackendSpec,
     BatchSpec,
     DataSpec,
@@ -178,7 +178,7 @@ def test_a_config_that_may_not_be_read_names_its_folder(
     def refuse(path: Path) -> Any:
         raise PermissionError(13, "Permission denied", str(path))
 
-    monkeypatch.setattr("harness.check.read_json", refuse)
+    monkeypatch.setattr("harness.ask.check.read_json", refuse)
     with pytest.raises(UserError, match=r"model\.path=.*cannot be read \(Permission denied\)"):
         check(a_spec(model=ModelSpec("x", path=str(tmp_path))))
 

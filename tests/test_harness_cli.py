@@ -12,12 +12,13 @@ from harness_fixtures import STUB
 from mlflow import MlflowClient
 
 from harness import __main__ as command
-from harness import job, launch, log
-from harness.composing import Held
-from harness.report import Report
-from harness.schema import ROOT
+from harness import log
+from harness.ask.composing import Held
+from harness.ask.schema import ROOT
+from harness.run import job, launch
 from harness.sinks import mlflow_store
 from harness.sinks.mlflow_store import Store
+from harness.values.report import Report
 
 Cli = Callable[..., int]
 

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from harness.composing import Held, paragraph
+from harness.ask.composing import Held, paragraph
 
 OPTION = """In 'config': Could not find 'precision/fp99'
 

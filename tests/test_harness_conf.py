@@ -7,11 +7,11 @@ from hydra import compose, initialize_config_dir
 from hydra.errors import HydraException
 from omegaconf import DictConfig
 
-from harness.arguments import flags_first, quote_numbers
-from harness.check import check
-from harness.errors import UserError
-from harness.schema import ROOT, register, to_spec, to_tracking
-from harness.spec import BACKENDS, PRECISIONS
+from harness.ask.arguments import flags_first, quote_numbers
+from harness.ask.check import check
+from harness.ask.schema import ROOT, register, to_spec, to_tracking
+from harness.values.errors import UserError
+from harness.values.spec import BACKENDS, PRECISIONS
 
 CONF = ROOT / "conf"
 FILES = sorted(CONF.glob("**/*.yaml"))

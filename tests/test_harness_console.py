@@ -10,8 +10,8 @@ import pytest
 from harness_fixtures import a_spec
 from rich.console import Console
 
-from harness.report import Report
 from harness.sinks import console as shown
+from harness.values.report import Report
 
 NAMES = ["my[best]ckpt", "x[/y]", "[bold]", "c\\[d"]
 

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 from harness_fixtures import STUB, a_spec
 
-from harness import earlier, launch, unfinished
-from harness.errors import UserError
-from harness.report import Report
-from harness.values import read_json, write_json
+from harness.run import earlier, launch, unfinished
+from harness.values.errors import UserError
+from harness.values.plain import read_json, write_json
+from harness.values.report import Report
 
 Cli = Callable[..., int]
 SWEEP = "sweep.json"

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from mlflow import MlflowClient
 
-from harness.report import Report
-from harness.schema import ROOT
+from harness.ask.schema import ROOT
+from harness.values.report import Report
 
 SMALL = ("batch=1", "batch.seq_len=16", "data.samples=8")
 FEW = "run_time.iterations=3"

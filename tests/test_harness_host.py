@@ -2,11 +2,11 @@ from pathlib import Path
 
 import pytest
 
-from harness import host
-from harness.errors import UserError
-from harness.host import Placement, environment, misplaced, one_per_core, parse_cores, plan
-from harness.report import Observed
-from harness.spec import HostSpec
+from harness.run import host
+from harness.run.host import Placement, environment, misplaced, one_per_core, plan
+from harness.values.errors import UserError
+from harness.values.report import Observed
+from harness.values.spec import HostSpec
 
 FOUR = frozenset({0, 1, 2, 3})
 
@@ -21,17 +21,6 @@ def machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (tmp_path / "node/node0").mkdir(parents=True)
     (tmp_path / "node/node0/cpulist").write_text("0-1\n")
     monkeypatch.setattr(host, "SYSTEM", tmp_path)
-
-
-@pytest.mark.parametrize(("text", "cores"), [("0", (0,)), ("0-3,8", (0, 1, 2, 3, 8)), ("2, 2-3", (2, 3))])
-def test_lists_of_cores(text: str, cores: tuple[int, ...]) -> None:
-    assert parse_cores(text) == cores
-
-
-@pytest.mark.parametrize("text", ["", "a", "1-", "0;1", "-1", "3-0", "0-9999999999", "0-" + "9" * 5000])
-def test_no_list_of_cores(text: str) -> None:
-    with pytest.raises(UserError, match=r"host\.cores"):
-        parse_cores(text)
 
 
 @pytest.mark.parametrize(

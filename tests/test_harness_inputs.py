@@ -12,11 +12,12 @@ from typing import Any
 import pytest
 from harness_fixtures import a_spec
 
-from harness import inputs, job
-from harness.check import check
-from harness.errors import UserError
-from harness.report import Report
-from harness.spec import BackendSpec, BatchSpec, DataSpec, MeasureSpec, ModelSpec, RunSpec
+from harness.ask import inputs
+from harness.ask.check import check
+from harness.run import job
+from harness.values.errors import UserError
+from harness.values.report import Report
+from harness.values.spec import BackendSpec, BatchSpec, DataSpec, MeasureSpec, ModelSpec, RunSpec
 
 Cli = Callable[..., int]
 CLASSIFIER = ("bert.embeddings.word_embeddings.weight", "classifier.weight", "classifier.bias")

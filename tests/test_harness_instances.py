@@ -10,10 +10,19 @@ import numpy as np
 import pytest
 from harness_fixtures import a_spec
 
-from harness import load_notes
-from harness.instances import MIN_OVERLAP, _pooled, merge, overlap, spread
-from harness.report import PREDICTIONS_FILE, SAMPLES_FILE, Energy, Identity, Observed, Report, Server, Timing
-from harness.spec import BatchSpec
+from harness.run.instances import MIN_OVERLAP, _pooled, merge, overlap
+from harness.sinks import load_notes
+from harness.values.report import (
+    PREDICTIONS_FILE,
+    SAMPLES_FILE,
+    Energy,
+    Identity,
+    Observed,
+    Report,
+    Server,
+    Timing,
+)
+from harness.values.spec import BatchSpec
 
 
 def timing(**changes: Any) -> Timing:
@@ -106,7 +115,7 @@ def test_the_bound_is_met_when_every_instance_has_met_it() -> None:
 
 def test_the_table_says_how_far_apart_they_are() -> None:
     report = Report(a_spec(), timing=timing(), instances=(90.0, 110.0))
-    assert spread(report.instances) == pytest.approx(0.2)
+    assert load_notes.spread(report.instances) == pytest.approx(0.2)
     (note,) = load_notes.of(report)
     assert "2 instances, of 90.0 to 110.0 seq/s each (spread 20.0%)" in note
 

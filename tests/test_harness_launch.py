@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from harness_fixtures import STUB, a_spec
 
-from harness import launch as launching
-from harness.launch import launch
-from harness.report import Report
-from harness.spec import HostSpec
+from harness.run import launch as launching
+from harness.run.launch import launch
+from harness.values.report import Report
+from harness.values.spec import HostSpec
 
 
 def stubbed(monkeypatch: pytest.MonkeyPatch, folder: Path, end: str, **changes: object) -> Report:

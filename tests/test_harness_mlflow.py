@@ -12,14 +12,14 @@ from harness_fixtures import a_spec
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
-from harness import log, record
-from harness.errors import UserError
-from harness.report import Accuracy, Failure, Identity, Interval, Memory, Phases, Report, Timing
-from harness.schema import Tracking
-from harness.sinks import files, mlflow_process, mlflow_view
+from harness import log
+from harness.ask.schema import Tracking
+from harness.sinks import files, mlflow_process, mlflow_view, record
 from harness.sinks.mlflow_store import open_store
-from harness.spec import BackendSpec
-from harness.values import write_json
+from harness.values.errors import UserError
+from harness.values.plain import write_json
+from harness.values.report import Accuracy, Failure, Identity, Interval, Memory, Phases, Report, Timing
+from harness.values.spec import BackendSpec
 
 
 def a_report(backend: str = "op", sps: float = 100.0) -> Report:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from mlflow import MlflowClient
 
-from harness.schema import ROOT
+from harness.ask.schema import ROOT
 from harness.sinks import mlflow_process
 from harness.sinks.mlflow_store import open_store
 

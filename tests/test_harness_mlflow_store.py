@@ -14,12 +14,13 @@ from compare_reports import a_report, save
 from mlflow import MlflowClient
 from rich.console import Console
 
-from harness import job, log, record
-from harness.errors import UserError
-from harness.schema import Tracking
-from harness.sinks import console, mlflow_store
+from harness import log
+from harness.ask.schema import Tracking
+from harness.run import job
+from harness.sinks import console, mlflow_store, record
 from harness.sinks.mlflow_store import folder_name, open_store, refuse_deleted
-from harness.values import write_json
+from harness.values.errors import UserError
+from harness.values.plain import write_json
 
 Cli = Callable[..., int]
 OUTSIDE = ("../../../x", "..", ".", "/etc/x", "a/../../b", "~/x", "a\\..\\b", "%2e%2e/x")

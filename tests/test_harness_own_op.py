@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from harness import own_op
-from harness.errors import UserError
-from harness.host import Placement, environment
+from harness.run import own_op
+from harness.run.host import Placement, environment
+from harness.values.errors import UserError
 
 LIBRARY = Path("op", own_op.LIBRARY)
 

@@ -11,12 +11,12 @@ from pathlib import Path
 import pytest
 from harness_fixtures import a_spec, cli, migrated, store_uri  # noqa: F401
 
-from harness import launch, peers, table
-from harness.check import check
-from harness.errors import UserError
-from harness.report import NOT_INSTALLED, Accuracy, Failure, Report, Timing
-from harness.sinks import shootout
-from harness.spec import BACKENDS, BackendSpec
+from harness.ask.check import check
+from harness.run import launch, peers
+from harness.sinks import shootout, table
+from harness.values.errors import UserError
+from harness.values.report import NOT_INSTALLED, Accuracy, Failure, Report, Timing
+from harness.values.spec import BACKENDS, BackendSpec
 
 ROOT = Path(__file__).parents[1]
 

@@ -2,13 +2,13 @@
 
 import dataclasses
 
-from harness.reference import DOCUMENTED, page
-from harness.schema import GROUPS, ROOT
+from harness.ask.reference import DOCUMENTED, page
+from harness.ask.schema import GROUPS, ROOT
 
 
 def test_the_committed_page_is_current():
     committed = (ROOT / "docs" / "reference.md").read_text(encoding="utf-8")
-    assert committed == page(), "run: python -m harness.reference > docs/reference.md"
+    assert committed == page(), "run: python -m harness.ask.reference > docs/reference.md"
 
 
 def test_every_group_and_option_is_there():

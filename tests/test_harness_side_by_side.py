@@ -9,11 +9,12 @@ from harness_fixtures import a_spec
 from hydra import compose, initialize_config_dir
 from mlflow import MlflowClient
 
-from harness import record, side_by_side
-from harness.errors import UserError
-from harness.report import Report, Timing
-from harness.schema import ROOT, Tracking, register
-from harness.spec import BatchSpec
+from harness.ask.schema import ROOT, Tracking, register
+from harness.run import side_by_side
+from harness.sinks import record
+from harness.values.errors import UserError
+from harness.values.report import Report, Timing
+from harness.values.spec import BatchSpec
 
 JOBLIB, LOCAL = side_by_side.LAUNCHERS
 

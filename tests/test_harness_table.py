@@ -3,10 +3,9 @@ import dataclasses
 import pytest
 from harness_fixtures import a_spec
 
-from harness import table
-from harness.report import Accuracy, Failure, Identity, Report, Timing
-from harness.sinks import files
-from harness.spec import BackendSpec, BatchSpec
+from harness.sinks import files, table
+from harness.values.report import Accuracy, Failure, Identity, Report, Timing
+from harness.values.spec import BackendSpec, BatchSpec
 
 
 def a_report(backend: str, precision: str, sps: float, size: int = 2) -> Report:

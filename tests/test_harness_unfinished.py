@@ -17,11 +17,13 @@ from harness_fixtures import STUB, a_spec
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
-from harness import job, launch, log, reserve, unfinished
-from harness.errors import UserError
-from harness.report import Report
-from harness.schema import ROOT
-from harness.values import write_json, write_text
+from harness import log
+from harness.ask.schema import ROOT
+from harness.run import job, launch, unfinished
+from harness.values import reserve
+from harness.values.errors import UserError
+from harness.values.plain import write_json, write_text
+from harness.values.report import Report
 
 Cli = Callable[..., int]
 
@@ -177,9 +179,10 @@ def test_without_a_reserve_a_full_disk_is_told(tmp_path: Path) -> None:
 SMALL_DISK = """
 import errno, os, sys
 from pathlib import Path
-from harness import launch, reserve
-from harness.report import Report
-from harness.spec import RunSpec
+from harness.run import launch
+from harness.values import reserve
+from harness.values.report import Report
+from harness.values.spec import RunSpec
 folder, spec = Path(sys.argv[1]), RunSpec.read(Path(sys.argv[2]))
 worker = sys.argv[3].split("|")
 report = launch.launch(spec, folder / "run", worker)   # fills the disk, and finishes
@@ -253,7 +256,7 @@ def test_an_atomic_write_leaves_the_old_file_or_none(tmp_path: Path, monkeypatch
 def test_a_worker_that_runs_elsewhere_than_asked_is_a_failure(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from harness.spec import HostSpec
+    from harness.values.spec import HostSpec
 
     monkeypatch.setenv("STUB", "astray")
     report = launch.launch(a_spec(host=HostSpec(threads=1)), tmp_path, STUB)

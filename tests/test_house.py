@@ -16,8 +16,20 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-WORKER = ROOT / "harness" / "worker"
-MAX_LINES = 600
+HARNESS = ROOT / "harness"
+WORKER = HARNESS / "worker"
+MAX_LINES, MAX_LINES_IN_HARNESS, MAX_ROOMS = 600, 350, 10
+# The rooms of the harness along the way of a run; each may import itself and those before it.
+ROOMS = ("values", "ask", "judge", "sinks", "run")
+# What a user calls, on top of the rooms; one door may use another.
+DOORS = ("__main__", "compare", "gate", "log")
+# Beside them: what measures, and what is shipped.
+BESIDE = ("data", "worker")
+# The files of values/ that need more than the standard library: to calculate, and to read parquet.
+BEYOND_STANDARD = {
+    HARNESS / "values" / "estimates.py": {"numpy", "scipy"},
+    HARNESS / "values" / "sentence_pairs.py": {"pyarrow"},
+}
 
 
 def python_files(*folders: str) -> list[Path]:
@@ -69,6 +81,32 @@ def loaded_by(modules: list[str]) -> set[str]:
     return set(run.stdout.split())
 
 
+def room(module: str) -> str:
+    """The room or door of a module of the harness: `harness.run.job` is in `run`."""
+    return module.split(".")[1] if "." in module else "__init__"
+
+
+def neighbours(path: Path) -> set[str]:
+    """Rooms and doors of the harness that a file imports something from, wherever the statement stands."""
+    found = imported(ast.parse(path.read_text()))
+    return {room(name) for name in found if name.split(".")[0] == "harness"} - {"__init__"}
+
+
+def harness_modules() -> dict[str, Path]:
+    """All modules of the harness by their full names; packages are left out where they hold no code."""
+    return {
+        module_name(path, ROOT): path
+        for path in python_files("harness")
+        if path.name != "__init__.py" or imported_here(path)
+    }
+
+
+def imported_here(path: Path) -> set[str]:
+    """The modules of the harness that a file imports, wherever the statement stands."""
+    every = {module_name(one, ROOT) for one in python_files("harness")}
+    return every & set(imported(ast.parse(path.read_text())))
+
+
 # --- who may import whom -----------------------------------------------------------------------------------
 
 
@@ -103,6 +141,59 @@ def test_worker_and_op_load_no_hydra_and_no_mlflow():
     loaded = loaded_by([*(module_name(path, ROOT) for path in WORKERS), "bert_op"])
     assert "torch" in loaded
     assert not loaded & {"hydra", "omegaconf", "mlflow"}
+
+
+def allowed_to(own: str) -> set[str]:
+    """What a file of this room, or this door, may import of the harness."""
+    if own == "worker":
+        return {"worker", "values"}
+    return {*ROOMS, *DOORS} if own in DOORS else set(ROOMS[: ROOMS.index(own) + 1])
+
+
+@pytest.mark.parametrize("path", named([path for path in python_files("harness") if path.parent != HARNESS]))
+def test_no_arrow_goes_upwards(path):
+    own = path.relative_to(HARNESS).parts[0]
+    assert neighbours(path) <= allowed_to(own)
+
+
+@pytest.mark.parametrize("door", ["__main__", "gate", "log"])
+def test_a_door_opens_rooms_only(door):
+    assert neighbours(HARNESS / f"{door}.py") <= allowed_to(door)
+
+
+def test_the_harness_has_no_other_rooms_and_doors():
+    folders = {path.name for path in HARNESS.iterdir() if path.is_dir() and path.name != "__pycache__"}
+    files = {path.stem for path in HARNESS.glob("*.py")} - {"__init__"}
+    assert folders | files == {*ROOMS, *DOORS, *BESIDE}
+    assert len(folders) <= MAX_ROOMS
+
+
+def test_no_module_of_the_harness_needs_itself():
+    """No circle, whichever way it goes."""
+    needs = {module_name(path, ROOT): imported_here(path) for path in python_files("harness")}
+    while needs:
+        free = {name for name, those in needs.items() if not those & (needs.keys() - {name})}
+        assert free, f"a circle among {sorted(needs)}"
+        needs = {name: those for name, those in needs.items() if name not in free}
+
+
+@pytest.mark.parametrize("path", named(sorted((HARNESS / "values").glob("*.py"))))
+def test_what_both_processes_share_needs_the_standard_library_only(path):
+    assert packages(path) - set(sys.stdlib_module_names) - {"harness"} == BEYOND_STANDARD.get(path, set())
+
+
+def test_the_values_themselves_load_nothing_else():
+    """Not even when a file is read that needs more for some of what it does."""
+    calculates = HARNESS / "values" / "estimates.py"
+    modules = [module_name(path, ROOT) for path in (HARNESS / "values").glob("*.py") if path != calculates]
+    assert not loaded_by(modules) & {"numpy", "scipy", "pyarrow"}
+
+
+@pytest.mark.parametrize("path", named(python_files("harness")))
+def test_imports_are_absolute(path):
+    """The tests of this file see no others."""
+    nodes = ast.walk(ast.parse(path.read_text()))
+    assert not [node.lineno for node in nodes if isinstance(node, ast.ImportFrom) and node.level]
 
 
 def includes(path: Path) -> list[str]:
@@ -157,7 +248,23 @@ SOURCES = [*python_files("harness", "op", "tests"), *cpp_files(".")]
 
 @pytest.mark.parametrize("path", named(SOURCES))
 def test_a_file_fits_on_a_few_screens(path):
-    assert len(path.read_text().splitlines()) <= MAX_LINES
+    limit = MAX_LINES_IN_HARNESS if HARNESS in path.parents else MAX_LINES
+    assert len(path.read_text().splitlines()) <= limit
+
+
+@pytest.mark.parametrize("path", named(python_files("harness")))
+def test_no_module_bears_a_name_of_the_standard_library(path):
+    """One that does is found instead of Python's own by whoever starts in its folder."""
+    assert path.stem in ("__init__", "__main__") or path.stem not in sys.stdlib_module_names
+
+
+TESTED = {name for path in python_files("tests") for name in imported_here(path)}
+
+
+@pytest.mark.parametrize("name", sorted(harness_modules()))
+def test_every_module_of_the_harness_has_its_test(name):
+    """A test imports it: what is reached through another module only is tested by chance."""
+    assert name in TESTED
 
 
 @pytest.mark.parametrize("path", named([*python_files("harness"), *OP]))

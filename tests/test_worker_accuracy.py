@@ -11,8 +11,8 @@ import pytest
 import torch
 from worker_tools import ARCHITECTURE, PAIRS, WORDS, make_checkpoint, path_model, run_spec, shared
 
-from harness.errors import UserError
-from harness.spec import BackendSpec, DataSpec, ModelSpec
+from harness.values.errors import UserError
+from harness.values.spec import BackendSpec, DataSpec, ModelSpec
 from harness.worker import accuracy, backends, data, weights
 from harness.worker.backends import Head
 from harness.worker.backends.graphs import capture

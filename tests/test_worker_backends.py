@@ -13,10 +13,11 @@ import torch
 import transformers
 from worker_tools import ARCHITECTURE, WORDS, make_checkpoint, path_model, run_spec
 
-from harness.errors import UserError
-from harness.spec import BackendSpec, ModelSpec, RunSpec
+from harness.values.errors import UserError
+from harness.values.spec import BackendSpec, ModelSpec, RunSpec
 from harness.worker import backends
-from harness.worker.backends import op
+from harness.worker.backends import hf, op
+from harness.worker.backends.common import Work
 from harness.worker.tokens import Batch, random_batch
 
 pytestmark = pytest.mark.usefixtures("hugging_face_as_it_is")
@@ -101,6 +102,12 @@ def test_dynamic_int8_replaces_the_linear_layers_and_not_the_reference(
         assert torch.equal(reference(*inputs), before)
     assert not any(type(module) is torch.nn.Linear for module in model.modules())
     assert runner.facts["quantized_engine"] == torch.backends.quantized.engine
+
+
+def test_hugging_face_has_no_int8_beside_bf16(model: transformers.PreTrainedModel) -> None:
+    work = Work(model, "bf16_qint8", "eager", False, batch(2, 8), (batch(2, 8),), 1)
+    with pytest.raises(UserError, match="no int8 beside bf16"):
+        hf.prepare(work)
 
 
 def test_max_autotune_folds_the_weights(

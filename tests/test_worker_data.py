@@ -12,9 +12,9 @@ import pyarrow.parquet
 import pytest
 from worker_tools import PAIRS, shared, write_pairs
 
-from harness import sentence_pairs
-from harness.errors import UserError
-from harness.spec import DataSpec
+from harness.values import sentence_pairs
+from harness.values.errors import UserError
+from harness.values.spec import DataSpec
 from harness.worker.data import Pairs, read_pairs
 
 ROWS = [{"sentence1": first, "sentence2": second, "label": label} for first, second, label in PAIRS]

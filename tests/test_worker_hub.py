@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from worker_tools import run_spec
 
-from harness.spec import DataSpec, ModelSpec
+from harness.values.spec import DataSpec, ModelSpec
 from harness.worker import hub
 
 

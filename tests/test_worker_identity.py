@@ -12,9 +12,9 @@ import pytest
 import torch
 from worker_tools import run_spec
 
-from harness.errors import UserError
-from harness.report import Identity
-from harness.spec import HostSpec, ModelSpec
+from harness.values.errors import UserError
+from harness.values.report import Identity
+from harness.values.spec import HostSpec, ModelSpec
 from harness.worker import identity
 
 
@@ -39,7 +39,7 @@ def test_the_checkout_is_told_with_what_was_changed(tmp_path: Path) -> None:
     assert identity.checkout(tmp_path) == (None, None)
     (tmp_path / ".commit").write_text("123abc\n")
     assert identity.checkout(tmp_path) == ("123abc", False)
-    (tmp_path / ".commit").write_text("123abc\n M harness/host.py\n")
+    (tmp_path / ".commit").write_text("123abc\n M harness/run/host.py\n")
     assert identity.checkout(tmp_path) == ("123abc", True)
     git("init", "-q")
     (tmp_path / "file").write_text("one")

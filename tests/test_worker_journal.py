@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from worker_tools import run_spec
 
-from harness.report import Phases, Report
-from harness.spec import ModelSpec
+from harness.values.report import Phases, Report
+from harness.values.spec import ModelSpec
 from harness.worker.journal import Journal
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from harness.spec import BatchSpec
+from harness.values.spec import BatchSpec
 from harness.worker.lengths import BATCHES, rows
 
 

@@ -7,7 +7,7 @@ import types
 
 import pytest
 
-from harness.spec import PRECISIONS
+from harness.values.spec import PRECISIONS
 from harness.worker import peak
 
 

@@ -15,11 +15,12 @@ import torch
 import transformers
 from worker_tools import ARCHITECTURE, PAIRS, WORDS, make_checkpoint, path_model, run_spec, write_pairs
 
-from harness import peers
-from harness.errors import UserError
-from harness.launch import launch
-from harness.spec import BackendSpec, DataSpec, ModelSpec, RunSpec
+from harness.run import peers
+from harness.run.launch import launch
+from harness.values.errors import UserError
+from harness.values.spec import BackendSpec, DataSpec, ModelSpec, RunSpec
 from harness.worker import backends, calibration, weights
+from harness.worker.backends import ipex, onnxruntime, openvino, rebuild
 from harness.worker.data import Pairs
 from harness.worker.tokens import Batch, random_batch
 
@@ -234,6 +235,30 @@ def test_a_peer_that_its_python_lacks_is_a_user_error(
     monkeypatch.setitem(sys.modules, package, None)
     with pytest.raises(UserError, match=f"make peers PEERS={name}"):
         backends.prepare(model, spec(name, "fp32"), batch())
+
+
+@pytest.mark.parametrize(
+    ("module", "library"),
+    [(ipex, "intel_extension_for_pytorch"), (onnxruntime, "onnxruntime"), (openvino, "openvino")],
+)
+def test_the_version_of_a_peer_s_own_library_is_recorded(
+    monkeypatch: pytest.MonkeyPatch, module: types.ModuleType, library: str
+) -> None:
+    name = module.__name__.rpartition(".")[2]
+    monkeypatch.setattr("importlib.metadata.version", lambda package: f"{package} 1.0")
+    assert backends.versions(name)[library] == f"{library} 1.0"
+
+
+def test_a_model_rebuilt_for_a_graph_optimizer_shares_weights_and_result(
+    model: transformers.PreTrainedModel,
+) -> None:
+    rebuilt = rebuild.with_eager_attention(model)
+    assert (rebuilt.config._attn_implementation, model.config._attn_implementation) == ("eager", "sdpa")
+    pairs = zip(model.parameters(), rebuilt.parameters(), strict=True)
+    assert all(one.data_ptr() == two.data_ptr() and not two.requires_grad for one, two in pairs)
+    with torch.inference_mode():
+        inputs = dict(zip(("input_ids", "attention_mask", "token_type_ids"), batch().inputs, strict=True))
+        torch.testing.assert_close(rebuilt(**inputs)[0], model(**inputs)[0])
 
 
 def test_calibration_takes_texts_where_there_are_some(tmp_path: Path) -> None:

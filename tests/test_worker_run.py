@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +28,8 @@ from worker_tools import (
     write_pairs,
 )
 
-from harness.report import PREDICTIONS_FILE, REPORT_FILE, SAMPLES_FILE, SPEC_FILE, Report
-from harness.spec import (
+from harness.values.report import PREDICTIONS_FILE, REPORT_FILE, SAMPLES_FILE, SPEC_FILE, Report
+from harness.values.spec import (
     BackendSpec,
     BatchSpec,
     DataSpec,
@@ -39,6 +40,7 @@ from harness.spec import (
     RunTimeSpec,
 )
 from harness.worker.__main__ import main, one_paragraph
+from harness.worker.run import begin
 
 pytestmark = pytest.mark.usefixtures("hugging_face_as_it_is")
 
@@ -231,6 +233,14 @@ def test_a_wrong_input_is_one_paragraph(
     assert "\n" not in report.failure.message
     assert report.failure.phase is not None
     assert "Traceback" not in capfd.readouterr().err
+
+
+def test_from_its_beginning_on_a_run_is_on_the_disk(tmp_path: Path) -> None:
+    spec = run_spec(ModelSpec("tiny", source="random", architecture=ARCHITECTURE))
+    begin(spec, tmp_path)
+    report = Report.read(tmp_path)
+    assert (report.spec, report.status, report.failure) == (spec, "running", None)
+    assert report.started_at is not None and datetime.fromisoformat(report.started_at).tzinfo is not None
 
 
 def test_a_defect_keeps_what_was_measured(

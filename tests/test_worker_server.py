@@ -9,8 +9,8 @@ import pytest
 import torch
 from worker_tools import ARCHITECTURE, run_spec
 
-from harness.report import Probe
-from harness.spec import BatchSpec, LoadSpec, ModelSpec, RunSpec, RunTimeSpec
+from harness.values.report import Probe
+from harness.values.spec import BatchSpec, LoadSpec, ModelSpec, RunSpec, RunTimeSpec
 from harness.worker import server
 from harness.worker.server import Clock, arrivals, judge, late_allowed, search, serve
 from harness.worker.tokens import Batch, random_batch

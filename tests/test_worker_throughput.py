@@ -10,7 +10,7 @@ import pytest
 import torch
 from worker_tools import ARCHITECTURE, run_spec
 
-from harness.spec import BackendSpec, BatchSpec, ModelSpec, RunTimeSpec
+from harness.values.spec import BackendSpec, BatchSpec, ModelSpec, RunTimeSpec
 from harness.worker import throughput
 from harness.worker.flops import encoder_flops
 from harness.worker.tokens import Batch, random_batch

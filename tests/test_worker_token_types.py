@@ -14,8 +14,8 @@ from transformers.models.distilbert import modeling_distilbert
 from transformers.models.mpnet import modeling_mpnet
 from worker_tools import PAIRS, WORDS, path_model, run_spec, write_pairs
 
-from harness.report import SPEC_FILE, Report
-from harness.spec import BackendSpec, BatchSpec, DataSpec, RunSpec
+from harness.values.report import SPEC_FILE, Report
+from harness.values.spec import BackendSpec, BatchSpec, DataSpec, RunSpec
 from harness.worker.__main__ import main
 from harness.worker.flops import encoder_flops
 

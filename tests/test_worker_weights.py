@@ -16,8 +16,8 @@ import torch
 import transformers
 from worker_tools import ARCHITECTURE, edit_config, make_checkpoint, path_model, shared
 
-from harness.errors import UserError
-from harness.spec import FAMILIES, ModelSpec
+from harness.values.errors import UserError
+from harness.values.spec import FAMILIES, ModelSpec
 from harness.worker import weights
 from harness.worker.accuracy import position_limit
 from harness.worker.backends.common import Head

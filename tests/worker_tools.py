@@ -12,7 +12,7 @@ import torch
 import transformers
 from transformers.models.bert import modeling_bert
 
-from harness.spec import BackendSpec, BatchSpec, DataSpec, ModelSpec, RunSpec, RunTimeSpec
+from harness.values.spec import BackendSpec, BatchSpec, DataSpec, ModelSpec, RunSpec, RunTimeSpec
 
 SHARED = Path(__file__).parents[1].parent / "shared"
 WORDS = (

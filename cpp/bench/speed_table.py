@@ -28,7 +28,7 @@ from encoder_bench import PEAK_OF, SIZES, flop_count, interleave
 from tokenizers import Tokenizer
 from transformers import BertConfig, BertModel
 
-from harness.spec import DataSpec
+from harness.values.spec import DataSpec
 from harness.worker.data import read_pairs
 
 TEXT_BATCHES = 4

@@ -24,13 +24,14 @@ from pathlib import Path
 
 from rich.console import Console
 
-from harness.compare import commits, matching, page, pairs, processes, subjects
-from harness.compare.pairs import Pair
-from harness.compare.subjects import Subject
-from harness.errors import UserError
-from harness.secrets import redact
+from harness.compare import commits, matching, page, subjects
+from harness.judge import pairs, processes, variants
+from harness.judge.pairs import Pair
+from harness.judge.variants import Subject
 from harness.sinks import console as shown
-from harness.values import to_plain
+from harness.values.errors import UserError
+from harness.values.plain import to_plain
+from harness.values.redact import redact
 
 COMPARED, FAILED, WRONG_INPUT, INTERRUPTED = 0, 1, 2, 130
 ONE_OF = 1 / (1 - processes.CONFIDENCE)
@@ -94,7 +95,7 @@ def _write(
     matched: list[tuple[Subject, Subject]],
     console: Console,
 ) -> None:
-    behind = [(subjects.processes(a.report), subjects.processes(b.report)) for a, b in matched]
+    behind = [(variants.processes(a.report), variants.processes(b.report)) for a, b in matched]
     for path in page.write(folder, found, alone, behind):
         console.print(str(shown.nearby(path)), highlight=False, markup=False, soft_wrap=True)
 

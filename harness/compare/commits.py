@@ -16,16 +16,18 @@ from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 from rich.console import Console
 
-from harness import inputs, repetitions, schema
-from harness.arguments import quote_numbers, refuse_swept_repetitions
-from harness.check import check
-from harness.compare.subjects import Subject
-from harness.composing import paragraph
-from harness.errors import UserError
-from harness.launch import launch
-from harness.report import Report
+from harness.ask import inputs, schema
+from harness.ask.arguments import quote_numbers, refuse_swept_repetitions
+from harness.ask.check import check
+from harness.ask.composing import paragraph
+from harness.judge import repeated
+from harness.judge.variants import Subject
+from harness.run import repetitions
+from harness.run.launch import launch
 from harness.sinks import console as shown
-from harness.spec import RunSpec
+from harness.values.errors import UserError
+from harness.values.report import Report
+from harness.values.spec import RunSpec
 
 BUILDS = schema.ROOT / "outputs" / "builds"
 LIBRARY = "libBertOpPT.so"
@@ -83,7 +85,7 @@ def measure(revisions: list[str], overrides: list[str], console: Console) -> lis
                 raise MeasureError(f"{one.revision} could not be measured: {report.failure.message}")
             reports[place].append(report)
     return [
-        Subject(f"{one.revision} = {one.commit[:12]}", repetitions.merge(reports[place]))
+        Subject(f"{one.revision} = {one.commit[:12]}", repeated.merge(reports[place]))
         for place, one in enumerate(builds)
     ]
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 
-from harness import axes
-from harness.compare.subjects import Subject
-from harness.errors import UserError
-from harness.spec import MeasureSpec, RunSpec, RunTimeSpec
+from harness.judge.variants import Subject
+from harness.sinks import axes
+from harness.values.errors import UserError
+from harness.values.spec import MeasureSpec, RunSpec, RunTimeSpec
 
 
 def match(targets: list[list[Subject]]) -> tuple[list[tuple[Subject, Subject]], list[str]]:

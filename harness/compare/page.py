@@ -11,13 +11,13 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from harness import floors
-from harness.compare.pairs import Pair
-from harness.compare.processes import CONFIDENCE, Process
-from harness.errors import UserError
-from harness.floors import TOO_FEW
-from harness.secrets import redact
-from harness.values import read_json, write_json, write_text
+from harness.judge import floors
+from harness.judge.floors import TOO_FEW
+from harness.judge.pairs import Pair
+from harness.judge.processes import CONFIDENCE, Process
+from harness.values.errors import UserError
+from harness.values.plain import read_json, write_json, write_text
+from harness.values.redact import redact
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -10,10 +10,10 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from harness import table
-from harness.columns import CONTENDER, INTERVAL, Column, Row
-from harness.report import Report
-from harness.secrets import redact
+from harness.sinks import table
+from harness.sinks.columns import CONTENDER, INTERVAL, Column, Row
+from harness.values.redact import redact
+from harness.values.report import Report
 
 # What a console that is too narrow for the table leaves to the files.
 DISPENSABLE = ("F1",)

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from harness import floors, table
-from harness.columns import Column, Row, labels
-from harness.report import SAMPLES_FILE, Interval, Probe, Report
-from harness.secrets import redact
-from harness.sinks import shootout
-from harness.values import write_text
+from harness.judge import floors
+from harness.sinks import shootout, table
+from harness.sinks.columns import Column, Row, labels
+from harness.values.plain import write_text
+from harness.values.redact import redact
+from harness.values.report import SAMPLES_FILE, Interval, Probe, Report
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from harness.report import PREDICTIONS_FILE, Report
 from harness.sinks import mlflow_values as values
 from harness.sinks.mlflow_store import Store
-from harness.values import read_json
+from harness.values.plain import read_json
+from harness.values.report import PREDICTIONS_FILE, Report
 
 if TYPE_CHECKING:
     from mlflow.entities import Dataset

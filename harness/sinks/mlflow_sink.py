@@ -17,12 +17,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness import columns, floors, repetitions, table
-from harness.report import PREDICTIONS_FILE, REPORT_FILE, SAMPLES_FILE, Report
-from harness.secrets import redact
-from harness.sinks import files, mlflow_entities, mlflow_process
+from harness.judge import floors, repeated
+from harness.sinks import columns, files, mlflow_entities, mlflow_process, table
 from harness.sinks import mlflow_values as values
 from harness.sinks.mlflow_store import Store
+from harness.values.redact import redact
+from harness.values.report import PREDICTIONS_FILE, REPORT_FILE, SAMPLES_FILE, Report
 
 if TYPE_CHECKING:
     from mlflow.entities import Dataset
@@ -97,14 +97,14 @@ def close_sweep(
     failure: why the sweep is not complete, or None.
     """
     client = store.client
-    merged = repetitions.merged(reports)
-    variants = [repetitions.variant(report.spec) for report in merged]
-    speedups = {repetitions.variant(row.report.spec): row.speedup for row in table.rows(merged)}
+    merged = repeated.merged(reports)
+    variants = [repeated.variant(report.spec) for report in merged]
+    speedups = {repeated.variant(row.report.spec): row.speedup for row in table.rows(merged)}
     settings = dict(zip(variants, columns.further(merged), strict=True))
     for report, run_id in zip(reports, run_ids, strict=True):
-        speedup = speedups[repetitions.variant(report.spec)]
+        speedup = speedups[repeated.variant(report.spec)]
         run = client.get_run(run_id)
-        told = values.run_name(report, settings[repetitions.variant(report.spec)])
+        told = values.run_name(report, settings[repeated.variant(report.spec)])
         if run.info.run_name != told:
             client.update_run(run_id, name=told)
         if speedup is not None and "speedup" not in run.data.metrics:
@@ -117,7 +117,7 @@ def close_sweep(
         fastest = best.timing.throughput_sps
         if parent.data.metrics.get("best_throughput_sps") != fastest:
             client.log_metric(parent_run_id, "best_throughput_sps", fastest)
-        client.set_tag(parent_run_id, "best", values.run_name(best, settings[repetitions.variant(best.spec)]))
+        client.set_tag(parent_run_id, "best", values.run_name(best, settings[repeated.variant(best.spec)]))
     for path in paths:
         client.log_artifact(parent_run_id, str(path))
     client.update_run(parent_run_id, name=values.sweep_name(name, reports))

@@ -17,10 +17,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.errors import UserError
-from harness.schema import STORE_REMEDY, check_store
-from harness.secrets import is_redacted, redact, reveal
+from harness.ask.schema import STORE_REMEDY, check_store
 from harness.sinks import mlflow_process, mlflow_view
+from harness.values.errors import UserError
+from harness.values.redact import is_redacted, redact, reveal
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

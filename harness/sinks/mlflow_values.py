@@ -6,11 +6,10 @@ import json
 from datetime import datetime
 from typing import Any
 
-from harness import axes, load_notes
-from harness.instances import spread
-from harness.report import Report
-from harness.secrets import redact
-from harness.spec import RunSpec
+from harness.sinks import axes, load_notes
+from harness.values.redact import redact
+from harness.values.report import Report
+from harness.values.spec import RunSpec
 
 # MLflow refuses longer values of a tag on some stores.
 TAG_LIMIT = 5000
@@ -144,7 +143,7 @@ def speed_metrics(report: Report) -> dict[str, float]:
         if len(report.instances) > 1:
             values |= {
                 "instances/min_sps": min(report.instances), "instances/max_sps": max(report.instances),
-                "instances/spread": spread(report.instances),
+                "instances/spread": load_notes.spread(report.instances),
             }  # fmt: skip
     phases, memory = report.phases, report.memory
     values |= {

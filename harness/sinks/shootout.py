@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from harness import floors, table
-from harness.columns import labels
-from harness.report import Report
+from harness.judge import floors
+from harness.sinks import table
+from harness.sinks.columns import labels
+from harness.values.report import Report
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

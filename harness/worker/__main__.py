@@ -12,10 +12,10 @@ import traceback
 from collections.abc import Sequence
 from pathlib import Path
 
-from harness import reserve
-from harness.errors import UserError
-from harness.report import DISK_FULL, USER_FAILURE
-from harness.spec import RunSpec
+from harness.values import reserve
+from harness.values.errors import UserError
+from harness.values.report import DISK_FULL, USER_FAILURE
+from harness.values.spec import RunSpec
 from harness.worker.run import begin, run
 
 MESSAGE_LIMIT = 1000

@@ -13,10 +13,10 @@ import transformers
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from harness import statistics
-from harness.errors import UserError
-from harness.report import Accuracy
-from harness.spec import SCORED_TASKS, RunSpec
+from harness.values import estimates
+from harness.values.errors import UserError
+from harness.values.report import Accuracy
+from harness.values.spec import SCORED_TASKS, RunSpec
 from harness.worker import scoring
 from harness.worker.backends import Head
 from harness.worker.data import Pairs
@@ -139,7 +139,7 @@ def _measure_embeddings(
     found_cosines = scoring.cosines(found[:count], found[count:])
     # One threshold for both, as in an application that replaces the model and keeps its threshold. Were each
     # model given its own, a jump between two equally good thresholds would count as flipped decisions.
-    threshold = statistics.best_threshold(labels, expected_cosines).value
+    threshold = estimates.best_threshold(labels, expected_cosines).value
     measured = scoring.from_cosines(found_cosines, threshold)
     referred = scoring.from_cosines(expected_cosines, threshold)
     accuracy = dataclasses.replace(

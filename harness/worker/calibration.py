@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from harness.spec import RunSpec
+from harness.values.spec import RunSpec
 from harness.worker import accuracy, tokens
 from harness.worker.data import Pairs
 from harness.worker.tokens import Batch

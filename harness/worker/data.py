@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from harness import sentence_pairs
-from harness.errors import UserError
-from harness.sentence_pairs import SHIPPED_FOLDER, Pairs, Row
-from harness.spec import DataSpec
+from harness.values import sentence_pairs
+from harness.values.errors import UserError
+from harness.values.sentence_pairs import SHIPPED_FOLDER, Pairs, Row
+from harness.values.spec import DataSpec
 
 __all__ = ["SHIPPED_FOLDER", "Pairs", "read_pairs"]
 

@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness.report import Energy
+from harness.values.report import Energy
 
 POWERCAP = Path("/sys/class/powercap")
 # No package takes more for long: a window in which a counter could have begun anew twice has no energy.

@@ -8,7 +8,7 @@ import threading
 import urllib.error
 import urllib.request
 
-from harness.spec import RunSpec
+from harness.values.spec import RunSpec
 
 DEFAULT_ENDPOINT = "https://huggingface.co"
 TIMEOUT_SECONDS = 5.0

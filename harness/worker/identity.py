@@ -14,10 +14,10 @@ from typing import Any
 import torch
 import transformers
 
-from harness.errors import UserError
-from harness.host import parse_cores
-from harness.report import Identity
-from harness.spec import HostSpec, RunSpec
+from harness.values.cores import parse_cores
+from harness.values.errors import UserError
+from harness.values.report import Identity
+from harness.values.spec import HostSpec, RunSpec
 from harness.worker import backends, machine
 from harness.worker.weights import Loaded
 

@@ -9,8 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from harness import reserve
-from harness.report import Failure, Report
+from harness.values import reserve
+from harness.values.report import Failure, Report
 
 
 class Journal:

@@ -7,7 +7,7 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.spec import BatchSpec
+from harness.values.spec import BatchSpec
 
 # So many different batches take turns: enough that their mean is close to that of the distribution.
 BATCHES = 32

@@ -12,9 +12,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness.errors import UserError
-from harness.host import parse_cores
-from harness.report import Observed
+from harness.values.cores import parse_cores
+from harness.values.errors import UserError
+from harness.values.report import Observed
 
 PROC = Path("/proc/self")
 NODES = Path("/sys/devices/system/node")

@@ -11,12 +11,12 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness import reserve
-from harness.errors import UserError
-from harness.report import PREDICTIONS_FILE, SAMPLES_FILE, Memory, Report
-from harness.scorable import refuse_unscorable
-from harness.spec import SCORED_TASKS, RunSpec, warmup
-from harness.values import write_json
+from harness.values import reserve
+from harness.values.errors import UserError
+from harness.values.plain import write_json
+from harness.values.report import PREDICTIONS_FILE, SAMPLES_FILE, Memory, Report
+from harness.values.scorable import refuse_unscorable
+from harness.values.spec import SCORED_TASKS, RunSpec, warmup
 from harness.worker import hub
 from harness.worker.journal import Journal
 

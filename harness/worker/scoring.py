@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from harness import report, statistics
+from harness.values import estimates, report
 
 Array = NDArray[Any]
 # Of a share in 0..1, which is a quotient of two counts: one that just passes must not fail by its last bit.
@@ -30,7 +30,7 @@ def from_logits(logits: Array) -> Decisions:
     hair differs from one implementation to the next.
     """
     difference = (logits[:, 1] - logits[:, 0]).astype(np.float64)
-    tie = statistics.RESOLUTION * np.maximum(1, np.abs(logits).max(axis=1))
+    tie = estimates.RESOLUTION * np.maximum(1, np.abs(logits).max(axis=1))
     return Decisions(0.5 * (1 + np.tanh(difference / 2)), (difference > tie).astype(np.int64))
 
 
@@ -54,7 +54,7 @@ def cosines(first: Array, second: Array) -> Array:
 
 def roc_auc(labels: Array, values: Array) -> float | None:
     """ROC-AUC of cosines, of which those that only rounding tells apart are equal; None with one class."""
-    return statistics.roc_auc(labels, np.round(values / statistics.RESOLUTION))
+    return estimates.roc_auc(labels, np.round(values / estimates.RESOLUTION))
 
 
 def gate(accuracy: float, reference: float) -> str:
@@ -67,21 +67,21 @@ def gate(accuracy: float, reference: float) -> str:
 
 def judge(labels: Array, measured: Decisions, reference: Decisions) -> report.Accuracy:
     """Accuracy of `measured` on the labels, and how it differs from `reference` on the same pairs."""
-    accuracy = statistics.accuracy(labels, measured.decisions)
-    reference_accuracy = statistics.accuracy(labels, reference.decisions)
+    accuracy = estimates.accuracy(labels, measured.decisions)
+    reference_accuracy = estimates.accuracy(labels, reference.decisions)
     right = measured.decisions == labels
     reference_right = reference.decisions == labels
     return report.Accuracy(
         samples=int(labels.size),
         accuracy=accuracy,
-        accuracy_interval=_interval(statistics.wilson_interval(int(right.sum()), int(labels.size))),
-        f1=statistics.f1_score(labels, measured.decisions),
-        f1_interval=_interval(statistics.f1_interval(labels, measured.decisions)),
+        accuracy_interval=_interval(estimates.wilson_interval(int(right.sum()), int(labels.size))),
+        f1=estimates.f1_score(labels, measured.decisions),
+        f1_interval=_interval(estimates.f1_interval(labels, measured.decisions)),
         reference_accuracy=reference_accuracy,
-        reference_f1=statistics.f1_score(labels, reference.decisions),
-        agreement=statistics.agreement(measured.decisions, reference.decisions),
-        flips=statistics.flips(measured.decisions, reference.decisions),
-        mcnemar_p=statistics.mcnemar_exact(
+        reference_f1=estimates.f1_score(labels, reference.decisions),
+        agreement=estimates.agreement(measured.decisions, reference.decisions),
+        flips=estimates.flips(measured.decisions, reference.decisions),
+        mcnemar_p=estimates.mcnemar_exact(
             int((right & ~reference_right).sum()), int((reference_right & ~right).sum())
         ),
         gate=gate(accuracy, reference_accuracy),
@@ -103,5 +103,5 @@ def predictions(labels: Array, measured: Decisions, reference: Decisions) -> lis
     ]
 
 
-def _interval(interval: statistics.Interval | None) -> report.Interval | None:
+def _interval(interval: estimates.Interval | None) -> report.Interval | None:
     return None if interval is None else report.Interval(low=interval.low, high=interval.high)

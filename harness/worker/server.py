@@ -20,15 +20,15 @@ import transformers
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from harness import statistics
-from harness.report import Probe, Server, Timing
-from harness.spec import RunSpec
+from harness.values import estimates
+from harness.values.report import Probe, Server, Timing
+from harness.values.spec import RunSpec
 from harness.worker.throughput import BAR_SECONDS, Call, Milliseconds, time_calls, timing, typical_ms
 from harness.worker.tokens import Batch
 from harness.worker.window import Window, window
 
 PERCENT = 99
-MIN_QUERIES = statistics.PERCENTILE_GATES[PERCENT]
+MIN_QUERIES = estimates.PERCENTILE_GATES[PERCENT]
 MAX_DOUBLINGS = 6
 CAPACITY_SECONDS = 1.0
 # As share of the capacity: queries hardly ever meet.
@@ -158,7 +158,7 @@ def measure(
     server = Server(
         rate=rate,
         achieved_rate=probe.achieved_rate,
-        service_ms=statistics.median(served.service_ms),
+        service_ms=estimates.median(served.service_ms),
         bound_ms=bound_ms,
         met=probe.met,
         highest_rate=highest,
@@ -194,7 +194,7 @@ def _capacity(call: Call, batches: Sequence[Batch]) -> float:
 def judge(served: Served, rate: float, bound_ms: float) -> Probe:
     """What a run at `rate` says of the bound."""
     stopped = len(served.latency_ms) < served.planned
-    p99 = None if stopped else statistics.percentile(served.latency_ms, PERCENT)
+    p99 = None if stopped else estimates.percentile(served.latency_ms, PERCENT)
     return Probe(
         rate=rate,
         achieved_rate=len(served.latency_ms) / served.elapsed_s,

@@ -13,10 +13,9 @@ import transformers
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from harness import statistics
-from harness.instances import latency_summary
-from harness.report import Timing
-from harness.spec import RunSpec
+from harness.values import estimates
+from harness.values.report import Timing
+from harness.values.spec import RunSpec
 from harness.worker.flops import encoder_flops, intermediate_size
 from harness.worker.tokens import Batch
 from harness.worker.window import Window, window
@@ -106,14 +105,14 @@ def timing(
         elapsed_s=seen.elapsed_s,
         batch_size=spec.batch.size,
         seq_len=spec.batch.seq_len,
-        latency_ms=latency_summary(latency_ms),
+        latency_ms=estimates.latency_summary(latency_ms),
         throughput_sps=spec.batch.size * rate,
         valid_tokens_per_call=valid,
         skipped_tokens_per_call=padded if spec.backend.skip_padding else 0.0,
         padded_tokens_per_call=padded,
         tokens_per_s=valid * rate,
         tflops=flops * rate / 1e12,
-        outliers=statistics.tukey_outliers(latency_ms),
+        outliers=estimates.tukey_outliers(latency_ms),
         interference=seen.counters or {},
         noisy=bool(seen.noisy_because),
         noisy_because=seen.noisy_because,
@@ -131,7 +130,7 @@ def typical_ms(samples: Milliseconds, batches: int) -> float:
     """
     calls = calls_per_batch(len(samples), batches)
     return _mean(
-        [statistics.median(samples[index::batches]) if n else 0.0 for index, n in enumerate(calls)], calls
+        [estimates.median(samples[index::batches]) if n else 0.0 for index, n in enumerate(calls)], calls
     )
 
 

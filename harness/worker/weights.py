@@ -14,8 +14,8 @@ import torch
 import transformers
 from transformers.utils import cached_file
 
-from harness.errors import UserError
-from harness.spec import FAMILIES, TOKENIZER_FILES, ModelSpec, task_of
+from harness.values.errors import UserError
+from harness.values.spec import FAMILIES, TOKENIZER_FILES, ModelSpec, task_of
 from harness.worker import package
 
 # Parameters of task heads: a checkpoint may lack the pooler, whose output the other tasks do not read.
@@ -50,7 +50,7 @@ def load(spec: ModelSpec, seed: int, *, hub_problem: str | None = None) -> Loade
     """Loads the model that `spec` describes.
 
     Args:
-        spec: already checked by harness.check. Source `auto` tries those of hub, path, package and random
+        spec: already checked by harness.ask.check. Source `auto` tries those of hub, path, package and random
             that have a value, in this order.
         seed: of the random weights.
         hub_problem: why the hub cannot be reached (its local cache is then all there is), or None.

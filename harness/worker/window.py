@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from harness.report import UNREAD, Energy, Observed
+from harness.values.report import UNREAD, Energy, Observed
 from harness.worker import energy, machine, placement
 
 
@@ -16,7 +16,8 @@ from harness.worker import energy, machine, placement
 class Window:
     """Filled when the window ends. began_s, elapsed_s: monotonic clock. sequences: to be set by the caller.
 
-    counters, noisy_because: see harness/worker/machine.py; observed and energy as in harness/report.py.
+    counters, noisy_because: see harness/worker/machine.py; observed and energy as in
+        harness/values/report.py.
     """
 
     began_s: float = 0.0

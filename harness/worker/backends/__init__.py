@@ -1,5 +1,5 @@
 """What runs the model. Each backend is a file with `prepare(work) -> Runner` and the PACKAGES it is made of;
-a new one is such a file, a line below, a line in harness.spec.BACKENDS and a file in conf/backend.
+a new one is such a file, a line below, a line in harness.values.spec.BACKENDS and a file in conf/backend.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ from typing import Any
 import torch
 import transformers
 
-from harness.errors import UserError
-from harness.spec import TOKEN_TYPE_BACKENDS, RunSpec
+from harness.values.errors import UserError
+from harness.values.spec import TOKEN_TYPE_BACKENDS, RunSpec
 from harness.worker.backends import hf, ipex, onnxruntime, op, openvino
 from harness.worker.backends.common import Head, Runner, Work, reference_of, takes_token_types
 from harness.worker.backends.op import import_op

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 import transformers
 
-from harness.errors import UserError
+from harness.values.errors import UserError
 from harness.worker.tokens import Batch
 
 # In the order of Batch.inputs and of Head.forward.

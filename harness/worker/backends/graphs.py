@@ -14,7 +14,7 @@ Call = Callable[..., torch.Tensor]
 
 
 def capture(head: torch.nn.Module, graph: str, example: Batch) -> Call:
-    """`head` as `graph`, one of harness.spec.GRAPHS."""
+    """`head` as `graph`, one of harness.values.spec.GRAPHS."""
     return _GRAPHS[graph](head, example)
 
 

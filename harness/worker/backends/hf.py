@@ -6,7 +6,7 @@ import warnings
 
 import torch
 
-from harness.errors import UserError
+from harness.values.errors import UserError
 from harness.worker.backends.common import Head, Runner, Work
 from harness.worker.backends.graphs import capture
 

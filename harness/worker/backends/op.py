@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from harness.errors import UserError
+from harness.values.errors import UserError
 from harness.worker.backends.common import Head, Runner, Work
 from harness.worker.backends.graphs import capture, graph_text
 from harness.worker.tokens import Batch

@@ -1,0 +1,1 @@
+"""From the command line to a checked spec, or to one sentence that says why there is none."""

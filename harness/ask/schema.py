@@ -1,0 +1,167 @@
+"""The types of the configuration, so that `batch.size=abc` or an unknown field fails while composing.
+
+The fields are those of harness/values/spec.py and are not repeated here: Hydra needs the same dataclasses,
+only not frozen, because the command line writes into them.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+import typing
+from pathlib import Path
+from typing import Any
+
+from hydra.core.config_store import ConfigStore
+from omegaconf import MISSING, DictConfig, OmegaConf
+
+from harness.values.errors import UserError
+from harness.values.plain import from_plain
+from harness.values.spec import (
+    BackendSpec,
+    BatchSpec,
+    DataSpec,
+    HostSpec,
+    LoadSpec,
+    MeasureSpec,
+    ModelSpec,
+    RunSpec,
+    RunTimeSpec,
+)
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@dataclasses.dataclass
+class Precision:
+    """One of harness.values.spec.PRECISIONS."""
+
+    name: str = MISSING
+
+
+@dataclasses.dataclass
+class Tracking:
+    """Where results are logged.
+
+    kind: `mlflow` or `none`.
+    uri: `sqlite:///file` (made where missing) or an MLflow server; credentials in it are never recorded.
+    experiment: the question that this run belongs to.
+    """
+
+    kind: str = "mlflow"
+    uri: str | None = None
+    experiment: str = "bert-op"
+
+
+def _thawed(spec: type) -> type:
+    """A mutable dataclass with the fields and defaults of a frozen one; what has no default is MISSING."""
+    hints = typing.get_type_hints(spec)
+    fields: list[Any] = []
+    for item in dataclasses.fields(spec):
+        if item.default_factory is not dataclasses.MISSING:
+            default = dataclasses.field(default_factory=item.default_factory)
+        else:
+            default = dataclasses.field(
+                default=MISSING if item.default is dataclasses.MISSING else item.default
+            )
+        fields.append((item.name, hints[item.name], default))
+    return dataclasses.make_dataclass(spec.__name__, fields)
+
+
+GROUPS: dict[str, type] = {
+    "model": _thawed(ModelSpec),
+    "precision": Precision,
+    "backend": _thawed(BackendSpec),
+    "batch": _thawed(BatchSpec),
+    "load": _thawed(LoadSpec),
+    "run_time": _thawed(RunTimeSpec),
+    "data": _thawed(DataSpec),
+    "measure": _thawed(MeasureSpec),
+    "host": _thawed(HostSpec),
+    "tracking": Tracking,
+}
+
+# Of tracking.
+KINDS = ("mlflow", "none")
+# With two slashes a name stands where a host would, and SQLite has none.
+NO_FILE = re.compile(r"sqlite://(?!/)|sqlite:///+$")
+STORE_REMEDY = "Name a writable sqlite:///file or a reachable server; tracking=none logs nothing"
+
+# Fields at the root.
+NUMBERS = {"seed": 0, "repetitions": 1, "repetition": 0}
+
+
+def register() -> None:
+    """Makes `base` (the schema of the whole configuration) and the resolvers known to Hydra. Idempotent."""
+    config = dataclasses.make_dataclass(
+        "Config",
+        [(name, schema, dataclasses.field(default_factory=schema)) for name, schema in GROUPS.items()]
+        + [(name, int, dataclasses.field(default=value)) for name, value in NUMBERS.items()],
+    )
+    ConfigStore.instance().store(name="base", node=config)
+    # The project's folder: Hydra's own paths follow the current directory, and results must not.
+    OmegaConf.register_new_resolver("root", lambda: str(ROOT), replace=True)
+    # `seconds: ${unless:${.iterations},10}`: a value that gives way once the other field is set.
+    OmegaConf.register_new_resolver(
+        "unless", lambda other, value: None if other is not None else value, replace=True
+    )
+    # Repetitions are jobs of a sweep, also without -m. None leaves it to -m.
+    OmegaConf.register_new_resolver(
+        "sweep_if_repeated", lambda repetitions: "MULTIRUN" if repetitions > 1 else None, replace=True
+    )
+
+
+def to_spec(cfg: DictConfig) -> RunSpec:
+    """The composed configuration as a RunSpec; not yet checked, see harness/ask/check.py."""
+    plain: Any = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
+    groups = {name: plain[name] for name in GROUPS if name not in ("precision", "tracking")}
+    for name, kind in typing.get_type_hints(RunSpec).items():
+        if name in groups and dataclasses.is_dataclass(kind):
+            _refuse_unknown_fields(name, groups[name], [field.name for field in dataclasses.fields(kind)])
+    numbers = {name: plain[name] for name in NUMBERS}
+    return from_plain(RunSpec, {**groups, "precision": plain["precision"]["name"], **numbers})
+
+
+def _refuse_unknown_fields(group: str, values: dict[str, Any], known: list[str]) -> None:
+    """What was appended with `+group.field=value` and is no field."""
+    for field, value in values.items():
+        if field not in known:
+            raise UserError(
+                f"{group}.{field}", value, "there is no field of this name", f"Use one of {', '.join(known)}"
+            )
+
+
+def to_tracking(cfg: DictConfig) -> Tracking:
+    """The tracking part of the composed configuration.
+
+    Raises:
+        UserError: it names no kind of tracking, or no store: better told before measuring than after it.
+    """
+    plain: Any = OmegaConf.to_container(cfg.tracking, resolve=True, throw_on_missing=True)
+    _refuse_unknown_fields("tracking", plain, [field.name for field in dataclasses.fields(Tracking)])
+    tracking = from_plain(Tracking, plain)
+    if tracking.kind not in KINDS:
+        raise UserError(
+            "tracking.kind", tracking.kind, "is no kind of tracking", f"Use one of {', '.join(KINDS)}"
+        )
+    if tracking.kind == "mlflow":
+        check_store(tracking.uri)
+        if not tracking.experiment.strip() or not tracking.experiment.isprintable():
+            raise UserError(
+                "tracking.experiment", tracking.experiment, "is no name of an experiment", "Use e.g. bert-op"
+            )
+    return tracking
+
+
+def check_store(uri: str | None) -> str:
+    """The same `uri`; UserError where nothing could ever be logged to it."""
+    if not uri:
+        raise UserError(
+            "tracking.uri", uri, "names no store", "Set it, or MLFLOW_TRACKING_URI, or use tracking=sqlite"
+        )
+    if "://" not in uri:
+        raise UserError("tracking.uri", uri, "is no URI of an MLflow store", STORE_REMEDY)
+    if NO_FILE.match(uri):
+        remedy = "Use three slashes and a file, as in sqlite:///mlflow.db"
+        raise UserError("tracking.uri", uri, "names no file", remedy)
+    return uri
