@@ -17,6 +17,7 @@ from harness.ask.schema import Tracking
 from harness.compare import matching, subjects
 from harness.judge.variants import Subject
 from harness.sinks import axes, columns, console, files, record, shootout, table
+from harness.values import settings
 from harness.values.report import Report
 from harness.values.spec import BackendSpec, BatchSpec, HostSpec, LoadSpec, ModelSpec, RunSpec, RunTimeSpec
 
@@ -71,8 +72,8 @@ def test_every_axis_of_a_sweep_is_shown_and_once(
 
 def test_a_short_title_says_which_field_it_is() -> None:
     model = ModelSpec("x", architecture={"hidden_size": 32})
-    names = list(axes.settings(a_spec(model=model)))
-    titles = [axes.title(name) for name in names]
+    names = list(settings.flat(a_spec(model=model)))
+    titles = [settings.title(name) for name in names]
     assert len(set(titles)) == len(names)
     results = {
         column.title for column in (*columns.RESULTS, *columns.REPEATED, *columns.SERVED, *columns.LOADED)

@@ -7,35 +7,15 @@ cannot say anything else than the program does; a test holds the committed page 
 from __future__ import annotations
 
 import dataclasses
-import inspect
 import typing
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-from harness.ask.schema import GROUPS, ROOT, Tracking, register
-from harness.values.spec import (
-    BackendSpec,
-    BatchSpec,
-    DataSpec,
-    HostSpec,
-    LoadSpec,
-    MeasureSpec,
-    ModelSpec,
-    RunSpec,
-    RunTimeSpec,
-)
+from harness.ask.schema import GROUPS, ROOT, SPECS, register
+from harness.values.settings import SETTINGS, Setting, described, of_group
 
-DOCUMENTED: dict[str, type] = {
-    "model": ModelSpec,
-    "backend": BackendSpec,
-    "batch": BatchSpec,
-    "load": LoadSpec,
-    "run_time": RunTimeSpec,
-    "data": DataSpec,
-    "measure": MeasureSpec,
-    "host": HostSpec,
-    "tracking": Tracking,
-}
+# A precision is a name and no more: its options say what there is to say.
+DOCUMENTED = {name: spec for name, spec in SPECS.items() if name != "precision"}
 HEAD = """# Reference: groups, options, fields
 
 Made by `python -m harness.ask.reference > docs/reference.md` from `harness/values/spec.py` and `conf/`: do
@@ -68,10 +48,10 @@ def _group(name: str) -> str:
     lines = [f"## `{name}`", ""]
     spec = DOCUMENTED.get(name)
     if spec is not None:
-        lines += [*_docstring(spec), ""]
-        lines += ["| field | type | default |", "|---|---|---|"]
-        lines += [_field_row(name, field, spec) for field in dataclasses.fields(spec)]
-        lines.append("")
+        before, _, behind = described(spec)
+        settings = of_group(name, spec)
+        lines += [before, "", *_meanings(settings), "", *([behind, ""] if behind else [])]
+        lines += [*_rows(settings), ""]
     options = sorted((ROOT / "conf" / name).glob("*.yaml"))
     if options:
         lines += ["| option | what it is |", "|---|---|"]
@@ -80,36 +60,21 @@ def _group(name: str) -> str:
     return "\n".join(lines)
 
 
-def _docstring(spec: type) -> list[str]:
-    """The docstring; entries of the form `field: meaning` as a list."""
-    lines: list[str] = []
-    fields = {field.name for field in dataclasses.fields(spec)}
-    for line in inspect.cleandoc(spec.__doc__ or "").splitlines():
-        names, colon, meaning = line.strip().partition(": ")
-        known = colon and all(part.strip() in fields for part in names.split(","))
-        if known and lines and lines[-1] and not lines[-1].startswith("- "):
-            lines.append("")
-        if known:
-            shown = ", ".join(f"`{part.strip()}`" for part in names.split(","))
-            lines.append(f"- {shown}: {meaning}")
-        elif line.startswith(" ") or (lines and lines[-1].startswith("- ") and line.strip()):
-            lines[-1] += f" {line.strip()}"
-        else:
-            lines.append(line.strip())
-    return lines
+def _meanings(settings: Sequence[Setting]) -> list[str]:
+    return [f"- `{setting.name.rpartition('.')[2]}`: {setting.meaning}" for setting in settings]
 
 
-def _field_row(group: str, field: dataclasses.Field[Any], spec: type) -> str:
-    kind = typing.get_type_hints(spec)[field.name]
+def _rows(settings: Sequence[Setting]) -> list[str]:
+    return ["| field | type | default |", "|---|---|---|", *map(_row, settings)]
+
+
+def _row(setting: Setting) -> str:
+    kind = setting.kind
     shown = getattr(kind, "__name__", str(kind)) if not typing.get_args(kind) else str(kind)
     shown = shown.replace("typing.", "").replace("|", "or")
-    if field.default is not dataclasses.MISSING:
-        default = f"`{_yaml(field.default)}`"
-    elif field.default_factory is not dataclasses.MISSING:
-        default = f"`{_yaml(field.default_factory())}`"
-    else:
-        default = "the option's"
-    return f"| `{group}.{field.name}` | {shown} | {default} |"
+    missing = setting.default is dataclasses.MISSING
+    default = "the option's" if missing else f"`{_yaml(setting.default)}`"
+    return f"| `{setting.name}` | {shown} | {default} |"
 
 
 def _yaml(value: object) -> str:
@@ -133,18 +98,12 @@ def _opening_comment(option: Path) -> str:
 
 
 def _root_fields() -> str:
-    hints = typing.get_type_hints(RunSpec)
-    plain = [
-        field
-        for field in dataclasses.fields(RunSpec)
-        if not dataclasses.is_dataclass(hints[field.name])
-        and field.name not in ("precision", "instance", "barrier", "repetition")
+    settings = [
+        setting
+        for setting in SETTINGS
+        if "." not in setting.name and setting.name not in GROUPS and setting.elsewhere.by == "user"
     ]
-    entries = tuple(f"- `{field.name}`: " for field in plain)
-    meanings = [line for line in _docstring(RunSpec) if line.startswith(entries)]
-    lines = ["## Fields of no group", "", *meanings, "", "| field | type | default |", "|---|---|---|"]
-    lines += [_field_row("", field, RunSpec).replace("`.", "`", 1) for field in plain]
-    return "\n".join([*lines, ""])
+    return "\n".join(["## Fields of no group", "", *_meanings(settings), "", *_rows(settings), ""])
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ from omegaconf import MISSING, DictConfig, OmegaConf
 
 from harness.values.errors import UserError
 from harness.values.plain import from_plain
+from harness.values.settings import SETTINGS
 from harness.values.spec import (
     BackendSpec,
     BatchSpec,
@@ -68,18 +69,20 @@ def _thawed(spec: type) -> type:
     return dataclasses.make_dataclass(spec.__name__, fields)
 
 
-GROUPS: dict[str, type] = {
-    "model": _thawed(ModelSpec),
+# What the groups are made of, in the order in which people read of them.
+SPECS: dict[str, type] = {
+    "model": ModelSpec,
     "precision": Precision,
-    "backend": _thawed(BackendSpec),
-    "batch": _thawed(BatchSpec),
-    "load": _thawed(LoadSpec),
-    "run_time": _thawed(RunTimeSpec),
-    "data": _thawed(DataSpec),
-    "measure": _thawed(MeasureSpec),
-    "host": _thawed(HostSpec),
+    "backend": BackendSpec,
+    "batch": BatchSpec,
+    "load": LoadSpec,
+    "run_time": RunTimeSpec,
+    "data": DataSpec,
+    "measure": MeasureSpec,
+    "host": HostSpec,
     "tracking": Tracking,
 }
+GROUPS = {name: spec if spec in (Precision, Tracking) else _thawed(spec) for name, spec in SPECS.items()}
 
 # Of tracking.
 KINDS = ("mlflow", "none")
@@ -88,7 +91,11 @@ NO_FILE = re.compile(r"sqlite://(?!/)|sqlite:///+$")
 STORE_REMEDY = "Name a writable sqlite:///file or a reachable server; tracking=none logs nothing"
 
 # Fields at the root.
-NUMBERS = {"seed": 0, "repetitions": 1, "repetition": 0}
+NUMBERS = {
+    setting.name: setting.default
+    for setting in SETTINGS
+    if setting.name not in GROUPS and "." not in setting.name and setting.elsewhere.by != "launch"
+}
 
 
 def register() -> None:

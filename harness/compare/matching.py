@@ -6,8 +6,8 @@ import dataclasses
 from collections.abc import Sequence
 
 from harness.judge.variants import Subject
-from harness.sinks import axes
 from harness.values.errors import UserError
+from harness.values.settings import flat
 from harness.values.spec import MeasureSpec, RunSpec, RunTimeSpec
 
 
@@ -94,5 +94,5 @@ def _key(subject: Subject) -> str:
 
 
 def _all(spec: RunSpec) -> dict[str, object]:
-    found = axes.settings(dataclasses.replace(spec, run_time=RunTimeSpec(), measure=MeasureSpec()))
+    found = flat(dataclasses.replace(spec, run_time=RunTimeSpec(), measure=MeasureSpec()))
     return {name: value for name, value in found.items() if name != "host.timeout_seconds"}

@@ -11,11 +11,12 @@ from harness.judge.variants import processes as processes_of
 from harness.values import estimates
 from harness.values.plain import to_plain
 from harness.values.report import Report
+from harness.values.settings import UNSHOWN
 
 NOT_COMPARABLE = "not comparable"
 # Of RunSpec: what is the same work. The rest is what one compares.
 WORK = ("batch", "load")
-UNTOLD = ("repetition", "repetitions", "instance", "barrier", "seed", "host.timeout_seconds")
+UNTOLD = (*UNSHOWN, "seed", "host.timeout_seconds")
 # Of Identity, what the fingerprint is made of. Another backend may bring its own software.
 MACHINE = ("cpu", "threads")
 SOFTWARE = ("torch", "transformers", "python")

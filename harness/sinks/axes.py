@@ -7,30 +7,13 @@ from collections.abc import Callable, Collection, Sequence
 from pathlib import PurePosixPath
 from typing import Any
 
+from harness.values.settings import flat
 from harness.values.spec import RunSpec
-
-# Set by the harness, and equal for all repetitions of one thing.
-NO_SETTING = ("repetition", "repetitions", "instance", "barrier")
-
-
-def settings(spec: RunSpec) -> dict[str, Any]:
-    """Every setting by its dotted name, as typed on the command line: `backend.skip_padding`."""
-    found: dict[str, Any] = {}
-
-    def add(name: str, value: Any) -> None:
-        if isinstance(value, dict):
-            for key, item in value.items():
-                add(f"{name}.{key}" if name else key, item)
-        elif name not in NO_SETTING:
-            found[name] = value
-
-    add("", spec.to_plain())
-    return found
 
 
 def varied(specs: Sequence[RunSpec]) -> list[str]:
     """Dotted names of the settings that are not the same for all, in the order of the specs' fields."""
-    each = [settings(spec) for spec in specs]
+    each = [flat(spec) for spec in specs]
     names = dict.fromkeys(name for one in each for name in one)
     return [name for name in names if len({_frozen(one.get(name)) for one in each}) > 1]
 
@@ -40,24 +23,14 @@ def reader(name: str, specs: Sequence[RunSpec]) -> Callable[[RunSpec], str]:
 
     Of absolute paths, as many parts from their ends as it takes to tell them apart.
     """
-    values = [settings(spec).get(name) for spec in specs]
+    values = [flat(spec).get(name) for spec in specs]
     found = tails({value for value in values if isinstance(value, str) and value.startswith("/")})
 
     def read(spec: RunSpec) -> str:
-        value = settings(spec).get(name)
+        value = flat(spec).get(name)
         return found.get(value, value) if isinstance(value, str) else _text(value)
 
     return read
-
-
-def title(name: str) -> str:
-    """A short name for a setting: its last part where that alone says which one it is."""
-    leaf = name.rpartition(".")[2]
-    return leaf if leaf not in AMBIGUOUS else name
-
-
-# Names of fields that more than one group has, or that the results of a table have too.
-AMBIGUOUS = ("name", "path", "hub_id", "seconds", "size", "source", "accuracy", "throughput", "python")
 
 
 def tails(paths: Collection[str]) -> dict[str, str]:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from harness.sinks import axes, load_notes
+from harness.values import settings as catalogue
 from harness.values.report import NOT_INSTALLED, Report, Server
 
 
@@ -67,13 +68,12 @@ def found(column: Column, reports: Sequence[Report]) -> list[float | str]:
 
 def _axis(name: str, reports: Sequence[Report]) -> Column:
     read = axes.reader(name, [report.spec for report in reports])
-    return Column(axes.title(name), lambda row: read(row.report.spec))
+    return Column(catalogue.title(name), lambda row: read(row.report.spec))
 
 
 def _told(name: str, shown: Sequence[Column], reports: Sequence[Report]) -> bool:
     """Whether a column that is there anyway tells the value of a setting, of every job."""
-    group = name.partition(".")[0]
-    columns = [column for column in shown if column.title in TELLING.get(name, TELLING.get(group, ()))]
+    columns = [column for column in shown if column.title in catalogue.of(name).elsewhere.columns]
     axis = _axis(name, reports)
     rows = [Row(report, None) for report in reports]
     for column in columns:
@@ -115,14 +115,6 @@ def _percent(name: str) -> Callable[[Row], float | None]:
     return value
 
 
-# Titles of columns that may tell a setting, by its name or by that of its group.
-TELLING: dict[str, tuple[str, ...]] = {
-    "model": ("model",), "model.source": ("weights", "model"), "data": ("data",),
-    "precision": ("contender",), "backend.name": ("contender",), "backend.graph": ("contender",),
-    "batch.size": ("batch",), "batch.seq_len": ("seq_len",),
-    "batch.lengths": ("lengths",), "batch.tokens": ("lengths",),
-    "load.name": ("load",), "host.instances": ("instances",), "host.threads": ("threads",),
-}  # fmt: skip
 CONTENDER = Column("contender", lambda row: row.report.spec.contender)
 SETTINGS = (
     Column("model", lambda row: row.report.spec.model.name),
@@ -149,7 +141,11 @@ INTERVAL = (
     Column("to ms", _latency("ci_high"), "{:.2f}"),
 )
 # What goes without saying in a title.
-USUAL = {"lengths": "fixed", "load": "offline", "instances": 1}
+USUAL = {
+    setting.elsewhere.columns[0]: setting.default
+    for setting in catalogue.SETTINGS
+    if setting.elsewhere.unsaid
+}
 # load=single_stream and load=server are about latency, load=server about the rate too.
 LOADED = (Column("p90 ms", _latency("p90"), "{:.2f}"), Column("p99 ms", _latency("p99"), "{:.2f}"))
 SERVED = (

@@ -6,21 +6,14 @@ import json
 from datetime import datetime
 from typing import Any
 
-from harness.sinks import axes, load_notes
+from harness.sinks import load_notes
+from harness.values import settings
 from harness.values.redact import redact
 from harness.values.report import Report
-from harness.values.spec import RunSpec
 
 # MLflow refuses longer values of a tag on some stores.
 TAG_LIMIT = 5000
 PARAM_LIMIT = 6000
-# Settings that `params` has under a name of their own, and those that would be a column of digests.
-UNDER_ANOTHER_NAME = (
-    "model.name", "precision", "backend.name", "backend.graph", "backend.skip_padding", "batch.size",
-    "batch.seq_len", "batch.tokens", "batch.lengths", "host.instances", "load.name", "load.rate",
-    "load.bound_ms", "data.name", "data.samples", "seed",
-)  # fmt: skip
-DIGESTS = "model.package_files."
 # Of these the data say something: they are recorded together with the dataset they were measured on.
 QUALITY = (
     "accuracy", "f1", "agreement", "flips", "mcnemar_p", "roc_auc", "threshold",
@@ -36,26 +29,18 @@ def params(report: Report) -> dict[str, str]:
         f"{run_time.seconds:g} s" if run_time.seconds is not None else f"{run_time.iterations} iterations"
     )
     threads = report.identity.threads if report.identity.threads is not None else spec.host.threads
-    values = {
-        "model": spec.model.name, "precision": spec.precision, "backend": spec.backend.name,
-        "graph": spec.backend.graph, "skip_padding": spec.backend.skip_padding, "batch_size": spec.batch.size,
-        "seq_len": spec.batch.seq_len, "tokens": spec.batch.tokens, "run_time": length, "threads": threads,
-        "instances": spec.host.instances, "load": spec.load.name, "lengths": load_notes.lengths(spec.batch),
-        "rate": spec.load.rate, "bound_ms": spec.load.bound_ms if spec.load.name == "server" else None,
-        "data": spec.data.name, "samples": spec.data.samples,
-        "seed": spec.seed, "repetition": spec.repetition if spec.repetitions > 1 else None,
+    values: dict[str, Any] = {}
+    for name, value in settings.flat(spec).items():
+        param = settings.of(name).elsewhere.param
+        if param is not None:  # an entry of a dictionary has the name that it has itself
+            values[name if param == "dotted" else param] = value
+    # What says more than the setting alone.
+    values |= {
+        "run_time": length, "threads": threads, "lengths": load_notes.lengths(spec.batch),
+        "bound_ms": spec.load.bound_ms if spec.load.name == "server" else None,
+        "repetition": spec.repetition if spec.repetitions > 1 else None,
     }  # fmt: skip
-    chosen = {name: str(value) for name, value in values.items() if value is not None}
-    return chosen | {name: _short(value) for name, value in _further(spec).items() if value not in (None, {})}
-
-
-def _further(spec: RunSpec) -> dict[str, Any]:
-    """Every other setting by its dotted name, so that whatever is swept can be seen, sorted and filtered."""
-    return {
-        name: value
-        for name, value in axes.settings(spec).items()
-        if name not in UNDER_ANOTHER_NAME and not name.startswith(DIGESTS)
-    }
+    return {name: _short(value) for name, value in values.items() if value not in (None, {})}
 
 
 def _short(value: Any) -> str:
