@@ -22,6 +22,11 @@ std::string packed_json(const ModelShape& shape, std::int64_t bytes) {
     return std::string("\"").append(name).append("\": ").append(value);
   };
   const auto text = [](const char* value) { return std::string("\"").append(value).append("\""); };
+  std::string kept;
+  for (int linear = 0; linear < kLinears; ++linear) {
+    if ((shape.kept >> linear & 1) == 0) continue;
+    kept += std::string(kept.empty() ? "" : ", ") + "\"" + linear_name(static_cast<LinearKind>(linear)) + "\"";
+  }
   char eps[32];
   std::snprintf(eps, sizeof eps, "%.9g", static_cast<double>(shape.layer_norm_eps));
   return "{" + field("precision", text(precision_name(shape.precision))) + ", " +
@@ -31,7 +36,7 @@ std::string packed_json(const ModelShape& shape, std::int64_t bytes) {
          field("intermediate_size", std::to_string(shape.intermediate_size)) + ", " +
          field("hidden_act", text(activation_name(shape.activation))) + ", " + field("layer_norm_eps", eps) + ", " +
          field("static_quantization", shape.static_quantization ? "true" : "false") + ", " +
-         field("bytes", std::to_string(bytes)) + "}";
+         field("kept_linears", "[" + kept + "]") + ", " + field("bytes", std::to_string(bytes)) + "}";
 }
 
 }  // namespace bert_op

@@ -154,7 +154,7 @@ std::string tensor_name(int64_t layer, int64_t index) {
 }
 
 ModelShape shape_of(const Tensors& weights, int64_t num_heads, const std::string& hidden_act, double layer_norm_eps,
-                    const std::string& precision, const Factors& factors) {
+                    const std::string& precision, const Factors& factors, int64_t kept_linears) {
   const auto count = static_cast<int64_t>(weights.size());
   require(count > 0 && count % kTensorsPerLayer == 0,
           "bert_op::prepack: weights must have 16 tensors for each layer, got ", count);
@@ -170,6 +170,9 @@ ModelShape shape_of(const Tensors& weights, int64_t num_heads, const std::string
                    .layer_norm_eps = static_cast<float>(layer_norm_eps),
                    .static_quantization =
                        !factors.empty() && linear_type(parse_precision(std::string(precision))) == ElementType::u8};
+  require(kept_linears >= 0 && kept_linears < 1 << kLinears, "bert_op::prepack: kept_linears must be 0 to 15, got ",
+          kept_linears);
+  shape.kept = static_cast<std::uint8_t>(kept_linears);
   check_shape(shape);
   require(factors.empty() || static_cast<int64_t>(factors.size()) == layers * kFactorsPerLayer,
           "bert_op::prepack: quantization_factors must be empty or have 8 numbers for each of the ", layers,
@@ -244,9 +247,9 @@ void in_a_thread_of_its_own(const Function& function) {
 }
 
 Tensors prepack(const Tensors& weights, int64_t num_heads, const std::string& hidden_act, double layer_norm_eps,
-                const std::string& precision, const Factors& factors) {
+                const std::string& precision, const Factors& factors, int64_t kept_linears) {
   return with_one_error([&] {
-    const ModelShape shape = shape_of(weights, num_heads, hidden_act, layer_norm_eps, precision, factors);
+    const ModelShape shape = shape_of(weights, num_heads, hidden_act, layer_norm_eps, precision, factors, kept_linears);
     for (const Tensor& weight : weights) {
       require(weight.is_cpu(), "bert_op::prepack: weights must be on the CPU, not on ", device_name(weight));
     }
@@ -272,9 +275,9 @@ Tensors prepack(const Tensors& weights, int64_t num_heads, const std::string& hi
 }
 
 Tensors prepack_meta(const Tensors& weights, int64_t num_heads, const std::string& hidden_act, double layer_norm_eps,
-                     const std::string& precision, const Factors& factors) {
+                     const std::string& precision, const Factors& factors, int64_t kept_linears) {
   return with_one_error([&] {
-    const ModelShape shape = shape_of(weights, num_heads, hidden_act, layer_norm_eps, precision, factors);
+    const ModelShape shape = shape_of(weights, num_heads, hidden_act, layer_norm_eps, precision, factors, kept_linears);
     for (const Tensor& weight : weights) {
       require(std::strcmp(device_name(weight), "meta") == 0,
               "bert_op::prepack: weights must all be on one device, but are on meta and on ", device_name(weight));
@@ -464,7 +467,7 @@ void in_torch_pool(int threads, const Region& region) {
 STABLE_TORCH_LIBRARY(bert_op, m) {
   m.def(
       "prepack(Tensor[] weights, *, int num_heads, str hidden_act, float layer_norm_eps, str precision, "
-      "float[] quantization_factors=[]) -> Tensor[]");
+      "float[] quantization_factors=[], int kept_linears=0) -> Tensor[]");
   m.def("encoder(Tensor hidden_states, Tensor? attention_mask, Tensor[] packed, *, bool skip_padding=False) -> Tensor");
   m.def(
       "encoder.joined(Tensor hidden_states, Tensor? attention_mask, Tensor packed, *, bool skip_padding=False) -> "

@@ -24,7 +24,7 @@ struct Head {
   std::uint8_t precision;
   std::uint8_t activation;
   std::uint8_t static_quantization;
-  std::uint8_t unused;
+  std::uint8_t kept;
 };
 static_assert(sizeof(Head) <= kHeadBytes);
 
@@ -58,11 +58,11 @@ class Cursor {
   std::size_t used_ = 0;
 };
 
-Linear take_linear(Cursor& cursor, const ModelShape& shape, std::int64_t in, std::int64_t out) {
+Linear take_linear(Cursor& cursor, const ModelShape& shape, LinearKind kind, std::int64_t in, std::int64_t out) {
   Linear linear{};
   linear.in_features = in;
   linear.out_features = out;
-  linear.type = linear_type(shape.precision);
+  linear.type = shape.type_of(kind);
   linear.tiles = k_tiles(linear.type, in);
   linear.weight = cursor.take(out / kPanelColumns * linear.tiles * kPanelTileBytes);
   linear.bias = cursor.take_floats(out);
@@ -79,11 +79,11 @@ Linear take_linear(Cursor& cursor, const ModelShape& shape, std::int64_t in, std
 Layer take_layer(Cursor& cursor, const ModelShape& shape) {
   const std::int64_t hidden = shape.hidden_size, intermediate = shape.intermediate_size;
   Layer layer{};
-  layer.qkv = take_linear(cursor, shape, hidden, 3 * hidden);
-  layer.attention_output = take_linear(cursor, shape, hidden, hidden);
+  layer.qkv = take_linear(cursor, shape, LinearKind::qkv, hidden, 3 * hidden);
+  layer.attention_output = take_linear(cursor, shape, LinearKind::attention_output, hidden, hidden);
   layer.attention_norm = {cursor.take_floats(hidden), cursor.take_floats(hidden)};
-  layer.intermediate = take_linear(cursor, shape, hidden, intermediate);
-  layer.output = take_linear(cursor, shape, intermediate, hidden);
+  layer.intermediate = take_linear(cursor, shape, LinearKind::intermediate, hidden, intermediate);
+  layer.output = take_linear(cursor, shape, LinearKind::output, intermediate, hidden);
   layer.output_norm = {cursor.take_floats(hidden), cursor.take_floats(hidden)};
   cursor.take(0, kAlign);
   return layer;
@@ -113,6 +113,7 @@ void write_head(std::byte* arena, const ModelShape& shape) {
   head.precision = static_cast<std::uint8_t>(shape.precision);
   head.activation = static_cast<std::uint8_t>(shape.activation);
   head.static_quantization = shape.static_quantization ? 1 : 0;
+  head.kept = shape.kept;
   std::memset(arena, 0, kHeadBytes);
   std::memcpy(arena, &head, sizeof head);
   head.checksum = checksum_of(arena);
@@ -138,7 +139,8 @@ ModelShape read_head(const std::byte* arena, std::size_t bytes, bool followed) {
                          .num_heads = head.num_heads,
                          .intermediate_size = head.intermediate_size,
                          .layer_norm_eps = head.layer_norm_eps,
-                         .static_quantization = head.static_quantization != 0};
+                         .static_quantization = head.static_quantization != 0,
+                         .kept = head.kept};
   check_shape(shape);
   if (head.bytes != arena_bytes(shape) || (followed ? head.bytes > bytes : head.bytes != bytes)) {
     throw std::invalid_argument("packed: has " + std::to_string(bytes) + " bytes where its head asks for " +

@@ -7,6 +7,7 @@
 #include <chrono>
 #include <cmath>
 #include <cstring>
+#include <initializer_list>
 #include <memory>
 #include <vector>
 
@@ -26,6 +27,17 @@ struct Operand {
   std::byte* float_rows = nullptr;
 };
 
+std::int64_t most_tiles(std::initializer_list<ElementType> types, std::int64_t columns) {
+  std::int64_t most = 0;
+  for (const ElementType type : types) most = std::max(most, k_tiles(type, columns));
+  return most;
+}
+
+// What the last LayerNorm left is read by two linear layers, one after the other.
+std::int64_t hidden_tiles(const ModelShape& shape) {
+  return most_tiles({shape.type_of(LinearKind::qkv), shape.type_of(LinearKind::intermediate)}, shape.hidden_size);
+}
+
 struct TeamBuffers {
   Operand hidden;              // all rows of the team: what the last LayerNorm left for the next linear layer
   std::byte* heads = nullptr;  // queries, keys, values of a slice: [3 * heads][rows][head size]
@@ -39,13 +51,14 @@ struct TeamBuffers {
   std::vector<Member> members;
 };
 
-Operand take_operand(Pieces& pieces, const ModelShape& shape, std::int64_t rows, std::int64_t columns,
-                     bool from_floats) {
-  const ElementType type = linear_type(shape.precision);
-  const std::int64_t tiles = k_tiles(type, columns);
+// `types`: of the linear layers that read it.
+Operand take_operand(Pieces& pieces, const ModelShape& shape, std::initializer_list<ElementType> types,
+                     std::int64_t rows, std::int64_t columns, bool from_floats) {
   Operand operand;
-  operand.tiles = pieces.take(activation_bytes(rows, tiles));
-  if (type == ElementType::u8) {
+  operand.tiles = pieces.take(activation_bytes(rows, most_tiles(types, columns)));
+  if (std::find(types.begin(), types.end(), ElementType::u8) != types.end()) {
+    const ElementType type = ElementType::u8;
+    const std::int64_t tiles = k_tiles(type, columns);
     const std::int64_t chunks = chunk_count(type, tiles);
     operand.row_scale = reinterpret_cast<RowScale*>(pieces.take(rows * chunks * 8));
     // Whole chunks, since each of a team may have one of its own.
@@ -63,11 +76,13 @@ std::int64_t gemm_row_bytes(const Kernels& kernels, ElementType type, std::int64
 }
 
 std::int64_t split_bytes(const Kernels& kernels, const ModelShape& shape, std::int64_t rows) {
-  const ElementType type = linear_type(shape.precision);
-  if (type != ElementType::f32 || kernels.split_bytes == nullptr) return 0;
+  if (kernels.split_bytes == nullptr) return 0;
   std::int64_t bytes = 0;
-  for (const std::int64_t columns : {shape.hidden_size, shape.intermediate_size}) {
-    const std::int64_t tiles = k_tiles(type, columns);
+  for (int linear = 0; linear < kLinears; ++linear) {
+    const auto kind = static_cast<LinearKind>(linear);
+    const ElementType type = shape.type_of(kind);
+    if (type != ElementType::f32) continue;
+    const std::int64_t tiles = k_tiles(type, kind == LinearKind::output ? shape.intermediate_size : shape.hidden_size);
     const std::int64_t most = tuning::max_pass_rows(rows, gemm_row_bytes(kernels, type, tiles));
     bytes = std::max(bytes, kernels.split_bytes(most, tiles));
   }
@@ -78,13 +93,17 @@ TeamBuffers take_buffers(Pieces& pieces, const Kernels& kernels, const ModelShap
                          int members) {
   const ElementType floats = float_type(shape.precision);
   TeamBuffers buffers;
-  buffers.hidden = take_operand(pieces, shape, team.padded_rows, shape.hidden_size, false);
+  buffers.hidden =
+      take_operand(pieces, shape, {shape.type_of(LinearKind::qkv), shape.type_of(LinearKind::intermediate)},
+                   team.padded_rows, shape.hidden_size, false);
   const std::size_t shared = pieces.used();
   buffers.heads = pieces.take(3 * team.max_slice_rows * shape.hidden_size * element_bytes(floats));
-  buffers.context = take_operand(pieces, shape, team.max_slice_rows, shape.hidden_size, true);
+  buffers.context = take_operand(pieces, shape, {shape.type_of(LinearKind::attention_output)}, team.max_slice_rows,
+                                 shape.hidden_size, true);
   const std::size_t attention_end = pieces.used();
   pieces.rewind(shared);
-  buffers.intermediate = take_operand(pieces, shape, team.max_slice_rows, shape.intermediate_size, true);
+  buffers.intermediate = take_operand(pieces, shape, {shape.type_of(LinearKind::output)}, team.max_slice_rows,
+                                      shape.intermediate_size, true);
   pieces.rewind(std::max(pieces.used(), attention_end));
   for (int member = 0; member < members; ++member) {
     TeamBuffers::Member own;
@@ -121,8 +140,7 @@ class Member {
   Member(const EncoderCall& call, const Sequences& sequences, const Team& team, const TeamBuffers& buffers,
          Barrier& barrier, int member, int members, Profile* profile)
       : call_(call), shape_(call.shape), sequences_(sequences), team_(team), buffers_(buffers), barrier_(barrier),
-        member_(member), members_(members), kernels_(kernels(call.isa)), linear_(linear_type(shape_.precision)),
-        floats_(float_type(shape_.precision)), hidden_tiles_(k_tiles(linear_, shape_.hidden_size)),
+        member_(member), members_(members), kernels_(kernels(call.isa)), floats_(float_type(shape_.precision)),
         stopwatch_(profile) {}
 
   void run() {
@@ -145,10 +163,10 @@ class Member {
     project(slice, layer.qkv, hidden, own_panels(layer.qkv), Activation::none,
             store_heads(buffers_.heads, floats_, shape_.head_size(), team_.max_slice_rows));
     finish(Phase::qkv);
-    attend(slice);
+    attend(slice, layer.attention_output);
     finish(Phase::attention);
     quantize_rows(slice, layer.attention_output, buffers_.context);
-    if (linear_ == ElementType::u8) barrier_.wait();
+    if (layer.attention_output.type == ElementType::u8) barrier_.wait();
     add_projection(slice, layer.attention_output, buffers_.context);
     finish(Phase::attention_output);
     normalize(slice, layer.attention_norm, &layer.intermediate);
@@ -218,7 +236,7 @@ class Member {
   }
 
   // Heads go round the team, so that every sequence is shared evenly.
-  void attend(const Slice& slice) {
+  void attend(const Slice& slice, const Linear& next) {
     const std::int64_t head_size = shape_.head_size();
     const std::int64_t row_bytes = head_size * element_bytes(floats_);
     const std::int64_t matrix = team_.max_slice_rows * row_bytes;
@@ -243,7 +261,7 @@ class Member {
                             .row_begin = 0,
                             .row_end = sequence.length,
                             .scratch = buffers_.members[static_cast<std::size_t>(member_)].attention,
-                            .out = store_of(buffers_.context, shape_.hidden_size),
+                            .out = store_of(buffers_.context, next),
                             .out_row = row,
                             .out_panel = head * head_size / kPanelColumns,
                             .out_type = floats_});
@@ -255,15 +273,16 @@ class Member {
   // quantizes a chunk as soon as it has its columns, which are then still in L2; otherwise rows, once all are there.
   void expand(const Slice& slice, const Layer& layer, const Operand& hidden) {
     const Operand& wide = buffers_.intermediate;
-    const std::int64_t chunks = chunk_count(linear_, layer.output.tiles);
-    if (linear_ != ElementType::u8 || chunks % members_ != 0) {
+    const bool quantized = layer.output.type == ElementType::u8;
+    const std::int64_t chunks = chunk_count(layer.output.type, layer.output.tiles);
+    if (!quantized || chunks % members_ != 0) {
       project(slice, layer.intermediate, hidden, own_panels(layer.intermediate), shape_.activation,
-              store_of(wide, shape_.intermediate_size));
-      if (linear_ == ElementType::u8) barrier_.wait();
+              store_of(wide, layer.output));
+      if (quantized) barrier_.wait();
       quantize_rows(slice, layer.output, wide);
       return;
     }
-    const std::int64_t chunk_columns = chunk_tiles(linear_, layer.output.tiles) * kTileRowBytes;
+    const std::int64_t chunk_columns = chunk_tiles(layer.output.type, layer.output.tiles) * kTileRowBytes;
     const std::int64_t bytes = element_bytes(floats_);
     const Range own = split(chunks, members_, member_);
     std::byte* rows = wide.float_rows + member_ * team_.max_slice_rows * chunk_columns * bytes;
@@ -276,9 +295,9 @@ class Member {
     }
   }
 
-  // Only the int8 precisions have something to do here.
+  // Only int8 has something to do here.
   void quantize_rows(const Slice& slice, const Linear& linear, const Operand& operand) {
-    if (linear_ != ElementType::u8) return;
+    if (linear.type != ElementType::u8) return;
     quantize(linear, operand, operand.float_rows, own_rows(slice), {0, linear.in_features});
   }
 
@@ -306,7 +325,7 @@ class Member {
   }
 
   PackedRows packed_rows(const Operand& operand, const Linear& linear) const {
-    return {.type = linear_,
+    return {.type = linear.type,
             .tiles = operand.tiles,
             .tile_count = linear.tiles,
             .row_scale = operand.row_scale,
@@ -315,15 +334,18 @@ class Member {
   }
 
   // Where a linear layer or attention writes what the next linear layer reads.
-  PanelStore store_of(const Operand& operand, std::int64_t columns) const {
-    return linear_ == ElementType::u8 ? store_rows(operand.float_rows, floats_, columns)
-                                      : store_tiles(operand.tiles, floats_, k_tiles(floats_, columns));
+  PanelStore store_of(const Operand& operand, const Linear& next) const {
+    return next.type == ElementType::u8 ? store_rows(operand.float_rows, floats_, next.in_features)
+                                        : store_tiles(operand.tiles, floats_, next.tiles);
   }
 
   Operand hidden_of(const Slice& slice) const {
     Operand operand = buffers_.hidden;
-    operand.tiles += slice.padded_row / kTileRows * hidden_tiles_ * kTileBytes;
-    if (operand.row_scale != nullptr) operand.row_scale += slice.padded_row * chunk_count(linear_, hidden_tiles_);
+    operand.tiles += slice.padded_row / kTileRows * hidden_tiles(shape_) * kTileBytes;
+    if (operand.row_scale != nullptr) {
+      const std::int64_t tiles = k_tiles(ElementType::u8, shape_.hidden_size);
+      operand.row_scale += slice.padded_row * chunk_count(ElementType::u8, tiles);
+    }
     return operand;
   }
 
@@ -344,9 +366,7 @@ class Member {
   const int member_;
   const int members_;
   const Kernels& kernels_;
-  const ElementType linear_;
   const ElementType floats_;
-  const std::int64_t hidden_tiles_;
   Stopwatch stopwatch_;
 };
 

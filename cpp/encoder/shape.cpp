@@ -34,6 +34,11 @@ const char* activation_name(Activation activation) {
   return "none";
 }
 
+const char* linear_name(LinearKind linear) {
+  constexpr std::array<const char*, kLinears> kNames = {"qkv", "attention_output", "intermediate", "output"};
+  return kNames[static_cast<std::size_t>(linear)];
+}
+
 Precision parse_precision(const std::string& name) {
   for (std::size_t i = 0; i < kPrecisions.size(); ++i) {
     if (name == kPrecisions[i]) return static_cast<Precision>(i);
@@ -59,6 +64,8 @@ void check_shape(const ModelShape& shape) {
           "intermediate_size", shape.intermediate_size, "a multiple of 32");
   require(shape.hidden_size % shape.num_heads == 0, "num_attention_heads", shape.num_heads,
           "a divisor of hidden_size=" + std::to_string(shape.hidden_size));
+  require(shape.kept < (1 << kLinears) && (shape.kept == 0 || linear_type(shape.precision) == ElementType::u8),
+          "kept_linears", shape.kept, "0 to 15, and other than 0 in the int8 precisions only");
   const std::int64_t head = shape.head_size();
   require(head == 32 || head == 64 || head == 96 || head == 128, "head size (hidden_size / num_attention_heads)", head,
           "32, 64, 96 or 128");

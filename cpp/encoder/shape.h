@@ -30,6 +30,12 @@ constexpr ElementType float_type(Precision precision) {
   return precision == Precision::fp32 || precision == Precision::fp32_qint8 ? ElementType::f32 : ElementType::bf16;
 }
 
+// The linear layers of a layer, in the order of the arena.
+enum class LinearKind : std::uint8_t { qkv, attention_output, intermediate, output };
+constexpr int kLinears = 4;
+
+const char* linear_name(LinearKind linear);
+
 struct ModelShape {
   Precision precision;
   Activation activation;
@@ -39,10 +45,14 @@ struct ModelShape {
   std::int64_t intermediate_size;
   float layer_norm_eps;
   bool static_quantization;
+  std::uint8_t kept = 0;  // bit 1 << LinearKind: the int8 precisions leave these linear layers in float_type
 
   std::int64_t head_size() const { return hidden_size / num_heads; }
-  // Whether inputs are rotated before they are quantized. Ranges that are known beforehand are those of unrotated inputs.
-  bool rotated() const { return linear_type(precision) == ElementType::u8 && !static_quantization; }
+  ElementType type_of(LinearKind linear) const {
+    return (kept >> static_cast<int>(linear) & 1) != 0 ? float_type(precision) : linear_type(precision);
+  }
+  // Whether u8 inputs are rotated before they are quantized. Ranges that are known beforehand are those of unrotated inputs.
+  bool rotated() const { return !static_quantization; }
 };
 
 // Throws std::invalid_argument, naming the size, its value and what is supported.

@@ -40,6 +40,7 @@ TEST(head_is_read_as_it_was_written) {
     for (const Activation activation : {Activation::gelu_erf, Activation::gelu_tanh, Activation::relu}) {
       ModelShape shape = small_shape(static_cast<Precision>(precision), activation);
       shape.static_quantization = precision == 3;
+      shape.kept = precision % 2 == 1 ? 5 : 0;
       std::vector<std::byte> arena(arena_bytes(shape));
       write_head(arena.data(), shape);
       const ModelShape read = read_head(arena.data(), arena.size());
@@ -51,6 +52,7 @@ TEST(head_is_read_as_it_was_written) {
       CHECK(read.intermediate_size == shape.intermediate_size);
       CHECK(read.layer_norm_eps == shape.layer_norm_eps);
       CHECK(read.static_quantization == shape.static_quantization);
+      CHECK(read.kept == shape.kept);
     }
   }
 }
@@ -112,8 +114,11 @@ TEST(made_up_head_never_leads_out_of_the_arena) {
 }
 
 TEST(views_of_all_layers_lie_in_the_arena_one_after_the_other) {
-  for (int precision = 0; precision < 4; ++precision) {
-    const ModelShape shape = small_shape(static_cast<Precision>(precision));
+  for (const auto& [precision, kept] : {std::pair(Precision::fp32, 0), std::pair(Precision::fp32_qint8, 0),
+                                        std::pair(Precision::bf16, 0), std::pair(Precision::bf16_qint8, 0),
+                                        std::pair(Precision::bf16_qint8, 9), std::pair(Precision::fp32_qint8, 6)}) {
+    ModelShape shape = small_shape(precision);
+    shape.kept = static_cast<std::uint8_t>(kept);
     std::vector<std::byte> arena(arena_bytes(shape));
     const std::byte* at = arena.data() + 64;  // behind the head
     const auto next = [&](const void* piece, std::int64_t bytes) {
@@ -124,8 +129,8 @@ TEST(views_of_all_layers_lie_in_the_arena_one_after_the_other) {
     };
     for (std::int64_t index = 0; index < shape.num_layers; ++index) {
       const Layer layer = layer_view(shape, arena.data(), index);
-      const auto linear = [&](const Linear& l, std::int64_t in, std::int64_t out) {
-        CHECK(l.in_features == in && l.out_features == out && l.type == linear_type(shape.precision));
+      const auto linear = [&](const Linear& l, LinearKind kind, std::int64_t in, std::int64_t out) {
+        CHECK(l.in_features == in && l.out_features == out && l.type == shape.type_of(kind));
         CHECK(l.tiles * elements_per_tile_row(l.type) >= in);
         next(l.weight, out * l.tiles * kTileRowBytes);
         next(l.bias, out * 4);
@@ -139,11 +144,11 @@ TEST(views_of_all_layers_lie_in_the_arena_one_after_the_other) {
         next(n.gamma, shape.hidden_size * 4);
         next(n.beta, shape.hidden_size * 4);
       };
-      linear(layer.qkv, shape.hidden_size, 3 * shape.hidden_size);
-      linear(layer.attention_output, shape.hidden_size, shape.hidden_size);
+      linear(layer.qkv, LinearKind::qkv, shape.hidden_size, 3 * shape.hidden_size);
+      linear(layer.attention_output, LinearKind::attention_output, shape.hidden_size, shape.hidden_size);
       norm(layer.attention_norm);
-      linear(layer.intermediate, shape.hidden_size, shape.intermediate_size);
-      linear(layer.output, shape.intermediate_size, shape.hidden_size);
+      linear(layer.intermediate, LinearKind::intermediate, shape.hidden_size, shape.intermediate_size);
+      linear(layer.output, LinearKind::output, shape.intermediate_size, shape.hidden_size);
       norm(layer.output_norm);
     }
   }
@@ -169,6 +174,9 @@ TEST(shapes_that_the_kernels_do_not_have_are_refused_by_name) {
   for (const float eps : {std::numeric_limits<float>::quiet_NaN(), std::numeric_limits<float>::infinity()}) {
     CHECK(contains(refused([eps](ModelShape& s) { s.layer_norm_eps = eps; }), "layer_norm_eps"));
   }
+  CHECK(contains(refused([](ModelShape& s) { s.kept = 1; }), "kept_linears=1"));
+  CHECK(contains(refused([](ModelShape& s) { s.precision = Precision::bf16_qint8, s.kept = 16; }), "kept_linears=16"));
+  CHECK(refused([](ModelShape& s) { s.precision = Precision::bf16_qint8, s.kept = 15; }).empty());
   for (const std::int64_t head_size : {32, 64, 96, 128}) {
     CHECK(refused([=](ModelShape& s) { s.hidden_size = 2 * head_size, s.num_heads = 2; }).empty());
   }

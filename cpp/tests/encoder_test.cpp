@@ -69,6 +69,36 @@ TEST(encoder_matches_the_reference) {
   }
 }
 
+// Any of the four linear layers of each layer may be left in the precision that the others are quantized from.
+TEST(encoder_with_single_linear_layers_kept_unquantized) {
+  Random random(17);
+  for (const Precision precision : {Precision::fp32_qint8, Precision::bf16_qint8}) {
+    for (int kept = 1; kept < 16; ++kept) {
+      ModelShape shape = small_shape(precision);
+      shape.intermediate_size = kept % 2 == 0 ? shape.intermediate_size : 1088;
+      shape.kept = static_cast<std::uint8_t>(kept);
+      check_against_reference(shape, 19, random);
+    }
+  }
+}
+
+// Nothing is quantized where all are kept: the same bits as in the precision they are kept in.
+TEST(encoder_with_all_linear_layers_kept_is_the_unquantized_one) {
+  for (const auto& [quantized, plain] :
+       {std::pair(Precision::fp32_qint8, Precision::fp32), std::pair(Precision::bf16_qint8, Precision::bf16)}) {
+    std::vector<std::vector<float>> results;
+    for (const Precision precision : {quantized, plain}) {
+      Random random(18);
+      ModelShape shape = small_shape(precision);
+      shape.kept = precision == quantized ? 15 : 0;
+      const TestModel model(shape, random);
+      const Batch batch(shape, 2, 19, random);
+      results.push_back(run(model, batch, {Isa::portable, 2}));
+    }
+    CHECK(same_bits(results[0], results[1]));
+  }
+}
+
 // Masks of every form: of all heads or each, of all queries or each, of all sequences or each.
 TEST(encoder_applies_masks_of_every_form) {
   Random random(2);

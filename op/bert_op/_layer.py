@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from transformers.activations import ACT2FN
 
 from bert_op._families import ACTIVATIONS, HEAD_SIZES, Family
-from bert_op._policy import FACTORS_PER_LAYER, Policy
+from bert_op._policy import FACTORS_PER_LAYER, LINEARS, Policy, kept_as_selectors, kept_of
 from bert_op._recording import is_recording_hook, replaced_forward
 from bert_op._seam import PRUNED
 
@@ -71,7 +71,7 @@ class Layer:
         module: the layer itself.
         kind: see `Kind`.
         scaling: of the scores, as a multiple of the usual head_size ** -0.5.
-        kept: whether the int8 precisions leave it unquantized.
+        kept: of `LINEARS`, those that the int8 precisions leave unquantized.
         factors: empty, or its static ranges, 8 numbers.
         weights: 16 tensors in the order of `prepack`.
     """
@@ -79,7 +79,7 @@ class Layer:
     module: nn.Module
     kind: Kind
     scaling: float
-    kept: bool
+    kept: tuple[str, ...]
     factors: tuple[float, ...]
     weights: tuple[Tensor, ...]
 
@@ -90,22 +90,22 @@ class Layer:
 
     def precision(self, precision: str) -> str:
         """The layer's own in a model of `precision`: kept ones have that which others are quantized from."""
-        return precision.removesuffix("_qint8") if self.kept else precision
+        return precision.removesuffix("_qint8") if len(self.kept) == len(LINEARS) else precision
 
 
-# The attribute of a layer that holds `kept` and `factors`: what is chosen for a layer stays with it, wherever
-# it is moved. Plain values, which may be pickled without this package.
+# The attribute of a layer that holds `kept` (True: all of it) and `factors`: what is chosen for a layer stays with it,
+# wherever it is moved. Plain values, which may be pickled without this package.
 _CHOSEN = "_bert_op"
 
 
 def choose(layers: Iterable[nn.Module], policy: Policy) -> None:
     """Let each of the `layers` have what `policy` says by their numbers."""
-    each: dict[nn.Module, tuple[bool, tuple[float, ...]]] = {}
+    each: dict[nn.Module, tuple[tuple[str, ...], tuple[float, ...]]] = {}
     for index, layer in enumerate(layers):
-        kept = index in policy.keep_layers
+        kept = kept_of(policy.keep_layers, index)
         factors = policy.quantization_factors[FACTORS_PER_LAYER * index : FACTORS_PER_LAYER * (index + 1)]
         if layer in each:  # the same module again: what fits both places
-            kept |= each[layer][0]
+            kept = tuple(name for name in LINEARS if name in kept or name in each[layer][0])
             pairs = zip(each[layer][1], factors, strict=True)
             factors = tuple(pick(pair) for pick, pair in zip((min, max) * 4, pairs, strict=False))
         each[layer] = kept, factors
@@ -120,11 +120,18 @@ def chosen(layers: Iterable[nn.Module], policy: Policy) -> Policy:
 
     Static ranges that only some of the quantized layers have cannot be said by it.
     """
-    each = [vars(layer).get(_CHOSEN, (False, ())) for layer in layers]
+    each = [_choice(layer) for layer in layers]
     whole = policy.quantized and all(factors for _, factors in each)
     ranges = itertools.chain.from_iterable(factors for _, factors in each) if whole else ()
-    kept = tuple(index for index, (kept, _) in enumerate(each) if kept)
+    kept = kept_as_selectors([names for names, _ in each])
     return replace(policy, keep_layers=kept, quantization_factors=tuple(ranges))
+
+
+def _choice(layer: nn.Module) -> tuple[tuple[str, ...], tuple[float, ...]]:
+    kept, factors = vars(layer).get(_CHOSEN, ((), ()))
+    if isinstance(kept, bool):  # pickled when only whole layers could be kept
+        kept = LINEARS if kept else ()
+    return kept, factors
 
 
 def read_layer(
@@ -168,7 +175,7 @@ def _read(layer: nn.Module, family: Family, freed: bool, weights: tuple[Tensor, 
     if eps[0] != eps[1] or not isinstance(eps[0], (int, float)):
         raise OriginalPath(f"the LayerNorms differ in epsilon: {eps[0]!r} and {eps[1]!r}")
     kind = Kind(num_heads, hidden_size, intermediate_size, _hidden_act(activation), float(eps[0]))
-    kept, factors = vars(layer).get(_CHOSEN, (False, ()))
+    kept, factors = _choice(layer)
     return Layer(layer, kind, scaling, kept, factors, weights)
 
 

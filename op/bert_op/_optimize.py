@@ -19,7 +19,7 @@ from bert_op._policy import (
     check_precision,
     current_policy,
     factors_of_config,
-    find_layer,
+    find_layers,
     layer_selectors,
     policy_of_config,
     save_to_config,
@@ -56,7 +56,9 @@ def optimize(
             by default those of the model's config if it has any; an empty list forces ranges per token at run
             time.
         keep_layers: layers that the int8 precisions leave unquantized (in bf16 or fp32): indices (-1 is the
-            last) or names such as `encoder.layer.11`; `explain(model, inputs)` shows which would gain. By
+            last) or names such as `encoder.layer.11`; also single linear layers of one (`3.output`,
+            `layer.3.qkv`) or of all (`output`): qkv, attention_output, intermediate, output.
+            `explain(model, inputs)` shows which would gain. By
             default those of the model's config or the current policy; an empty list quantizes all. The other
             precisions remember them for a later change of precision.
     Returns:
@@ -142,7 +144,7 @@ def _supported_encoders(model: nn.Module) -> dict[str, nn.Module]:
 
 def _kept_layers(
     encoders: dict[str, nn.Module], selectors: tuple[int | str, ...]
-) -> dict[str, tuple[int, ...]]:
+) -> dict[str, tuple[int | str, ...]]:
     """The layers to keep of each encoder: indices are those of every one, names may be of one of several."""
     kept = {}
     known: set[int | str] = set()
@@ -151,7 +153,7 @@ def _kept_layers(
         assert family is not None
         prefix = f"{name}.{family.layers}" if name else family.layers
         layers = [f"{prefix}.{index}" for index in range(layers_of(encoder))]
-        own = [s for s in selectors if isinstance(s, int) or find_layer(s, layers) is not None]
+        own = [s for s in selectors if isinstance(s, int) or find_layers(s, layers)]
         known.update(own)
         kept[name] = check_kept_layers(own, layers)
     if unknown := [selector for selector in selectors if selector not in known]:

@@ -19,7 +19,7 @@ from torch.utils._python_dispatch import _disable_current_modes
 from bert_op._code import code_of
 from bert_op._families import Family, config_of, unsupported_sizes
 from bert_op._layer import Kind, Layer, OriginalPath, read_layer
-from bert_op._policy import Policy
+from bert_op._policy import LINEARS, Policy
 from bert_op._watch import Watch
 
 # Of torch.nn.modules.module: hooks on all modules of the process.
@@ -164,18 +164,26 @@ def pack(sources: Sources, policy: Policy) -> tuple[Tensor, ...]:
     assert policy.precision is not None
     chosen = policy.precision
 
-    def alike(index: int) -> tuple[Kind, str, bool]:
+    def alike(index: int) -> tuple[Kind, str, tuple[str, ...], bool]:
         layer = sources.layers[index]
-        return layer.kind, layer.precision(chosen), bool(layer.factors)
+        precision = layer.precision(chosen)
+        return layer.kind, precision, kept_in(layer, precision), bool(layer.factors)
 
     runs = itertools.groupby(range(len(sources.layers)), alike)
-    return tuple(pack_layers(sources, list(run), precision) for (_, precision, _), run in runs)
+    return tuple(pack_layers(sources, list(run), precision) for (_, precision, _, _), run in runs)
+
+
+def kept_in(layer: Layer, precision: str) -> tuple[str, ...]:
+    """The linear layers that are left unquantized among others that are quantized."""
+    return layer.kept if precision.endswith("_qint8") else ()
 
 
 def pack_layers(sources: Sources, layers: Sequence[int], precision: str) -> Tensor:
-    """Consecutive layers of one kind in one precision; int8 by their own static ranges, if any."""
+    """Consecutive layers of one kind in one precision, which keep the same of their linear layers unquantized;
+    int8 by their own static ranges, if any."""
     chosen = [sources.layers[index] for index in layers]
     kind = chosen[0].kind
+    kept = kept_in(chosen[0], precision)
     with _unobserved(), torch.inference_mode(False), torch.no_grad():
         (arena,) = torch.ops.bert_op.prepack(
             [weight.detach() for layer in chosen for weight in _scaled(layer)],
@@ -186,6 +194,7 @@ def pack_layers(sources: Sources, layers: Sequence[int], precision: str) -> Tens
             quantization_factors=[factor for layer in chosen for factor in layer.factors]
             if precision.endswith("_qint8")
             else [],
+            kept_linears=sum(1 << LINEARS.index(name) for name in kept),
         )
     return arena
 

@@ -17,6 +17,8 @@ from bert_op._seam import BertOpWarning, said
 
 PRECISIONS = ("fp32", "fp32_qint8", "bf16", "bf16_qint8")
 FACTORS_PER_LAYER = 8
+# What is quantized of a layer, in the order of `prepack`: queries, keys and values are one linear layer.
+LINEARS = ("qkv", "attention_output", "intermediate", "output")
 
 # What is said of the precision where it is nobody's choice and there is no call yet to follow.
 FOLLOWS = "follows the model"
@@ -54,8 +56,9 @@ class Policy:
             only where nothing that comes after reads them.
         quantization_factors: empty, or 8 floats a layer for the int8 precisions: min and max of the inputs of
             QKV, attention output, intermediate and output.
-        keep_layers: layers that the int8 precisions leave unquantized. In a model's own policy these are
-            sorted indices; in that of models to come also names and indices from the end.
+        keep_layers: what the int8 precisions leave unquantized. In a model's own policy these are, in order,
+            indices of whole layers and single linear layers such as "3.output"; in that of models to come
+            also other names and indices from the end.
     """
 
     precision: str | None = None
@@ -123,27 +126,37 @@ def layer_selectors(keep_layers: Iterable[int | str]) -> tuple[int | str, ...]:
     if not listed or any(isinstance(s, bool) or not isinstance(s, (int, str)) for s in selectors):
         raise TypeError(
             f"keep_layers={keep_layers!r} is not a list of layers: give indices or names, for example "
-            "[0, 'layer.11']."
+            "[0, 'layer.11', '3.output']."
         )
     return selectors
 
 
-def find_layer(selector: int | str, names: Sequence[str]) -> int | None:
-    """The index of the layer that `selector` means: an index, also from the end, or a name that is the end of
-    one of `names`, or the other way round."""
+# A layer, and which of `LINEARS` of it.
+Found = tuple[int, tuple[str, ...]]
+
+
+def find_layers(selector: int | str, names: Sequence[str]) -> tuple[Found, ...]:
+    """What `selector` means: an index, also from the end; a name that is the end of one of `names`, or the
+    other way round; one of `LINEARS` behind such a name or index, or alone for that of every layer. Nothing if
+    there is no such layer."""
     if isinstance(selector, int):
-        return selector % len(names) if -len(names) <= selector < len(names) else None
-    wanted = f".{selector}"
+        inside = -len(names) <= selector < len(names)
+        return ((selector % len(names), LINEARS),) if inside else ()
+    if selector in LINEARS:
+        return tuple((index, (selector,)) for index in range(len(names)))
+    layer, _, last = selector.rpartition(".")
+    linears = (last,) if last in LINEARS else LINEARS
+    wanted = f".{layer if last in LINEARS else selector}"
     for index, name in enumerate(names):
         if f".{name}".endswith(wanted) or wanted.endswith(f".{name}"):
-            return index
-    return None
+            return ((index, linears),)
+    return ()
 
 
 def check_kept_layers(
     keep_layers: Iterable[int | str], names: Sequence[str], setting: str = "keep_layers"
-) -> tuple[int, ...]:
-    """The sorted indices of the layers to keep unquantized.
+) -> tuple[int | str, ...]:
+    """What to keep unquantized, as a policy has it: in order, indices of layers and names of linear layers.
 
     Args:
         names: of the layers there are.
@@ -151,14 +164,31 @@ def check_kept_layers(
         TypeError: `keep_layers` is not a list of indices and names.
         ValueError: there is no such layer.
     """
-    found = {selector: find_layer(selector, names) for selector in layer_selectors(keep_layers)}
-    unknown = [selector for selector, index in found.items() if index is None]
-    if unknown:
+    found = {selector: find_layers(selector, names) for selector in layer_selectors(keep_layers)}
+    if unknown := [selector for selector, layers in found.items() if not layers]:
         raise ValueError(
             f"{setting} has {', '.join(map(repr, unknown))}, but the layers are "
-            f"{names[0]} to {names[-1]}: give their names or the indices 0 to {len(names) - 1}."
+            f"{names[0]} to {names[-1]}: give their names or the indices 0 to {len(names) - 1}, or single linear "
+            f"layers such as '0.{LINEARS[-1]}' ({', '.join(LINEARS)})."
         )
-    return tuple(sorted({index for index in found.values() if index is not None}))
+    kept: list[set[str]] = [set() for _ in names]
+    for index, linears in (one for layers in found.values() for one in layers):
+        kept[index].update(linears)
+    return kept_as_selectors([tuple(name for name in LINEARS if name in of_layer) for of_layer in kept])
+
+
+def kept_as_selectors(kept: Sequence[tuple[str, ...]]) -> tuple[int | str, ...]:
+    """What is kept of each layer, as a policy has it."""
+    selectors: list[int | str] = []
+    for index, linears in enumerate(kept):
+        whole = len(linears) == len(LINEARS)
+        selectors += [index] if whole else [f"{index}.{name}" for name in linears]
+    return tuple(selectors)
+
+
+def kept_of(keep_layers: Collection[int | str], index: int) -> tuple[str, ...]:
+    """The linear layers of layer `index` that are kept, by a policy's own `keep_layers`."""
+    return tuple(name for name in LINEARS if index in keep_layers or f"{index}.{name}" in keep_layers)
 
 
 def _from_environment(environ: Mapping[str, str]) -> Policy:
