@@ -197,3 +197,47 @@ def test_operator_refuses_layers_of_different_models() -> None:
         torch.ops.bert_op.encoder(torch.zeros(1, 2, 64), None, arenas)
     with pytest.raises(RuntimeError, match="packed is empty"):
         torch.ops.bert_op.encoder(torch.zeros(1, 2, 64), None, [])
+
+
+@pytest.mark.parametrize("precision", ["fp32_qint8", "bf16_qint8"])
+def test_single_linear_layers_are_kept(precision: str, tmp_path: Path) -> None:
+    errors = {}
+    exact = hidden(bert_op.optimize(model_of(), "fp32"))
+    for kept in ([], ["output"], ["output", "qkv"], list(range(LAYERS))):
+        model = bert_op.optimize(model_of(), precision, keep_layers=kept)
+        errors[tuple(kept)] = (hidden(model) - exact).norm().item()
+    ordered = list(errors.values())
+    assert ordered == sorted(ordered, reverse=True) and ordered[0] > 1.1 * ordered[1]
+    model = bert_op.optimize(
+        model_of(), precision, keep_layers=["encoder.layer.2.output", "1.qkv", "2.qkv", -1]
+    )
+    assert model.config.bert_op["keep_layers"] == ["1.qkv", "2.qkv", "2.output", 3]
+    assert [s["kept_linears"] for s in bert_op.explain(model)["encoders"][0]["packed"]] == [
+        [],
+        ["qkv"],
+        ["qkv", "output"],
+        [],
+    ]
+    model.save_pretrained(tmp_path)
+    assert torch.equal(hidden(BertModel.from_pretrained(tmp_path).eval()), hidden(model))
+
+
+def test_linear_layers_stay_kept_with_their_layer() -> None:
+    model = bert_op.optimize(model_of(), "bf16_qint8", keep_layers=["2.intermediate"])
+    del model.encoder.layer[0]
+    model.config.num_hidden_layers = LAYERS - 1
+    hidden(model)
+    bert_op.explain(model)
+    assert model.config.bert_op["keep_layers"] == ["1.intermediate"]
+
+
+def test_all_four_linear_layers_are_the_layer() -> None:
+    linears = ["1.qkv", "1.attention_output", "1.intermediate", "1.output"]
+    model = bert_op.optimize(model_of(), "bf16_qint8", keep_layers=linears)
+    assert model.config.bert_op["keep_layers"] == [1]
+    assert precisions(model)[1] == "bf16"
+
+
+def test_unknown_linear_layer_is_refused_with_the_known() -> None:
+    with pytest.raises(ValueError, match=r"'1.pooler'.*single linear layers such as '0.output' \(qkv, "):
+        bert_op.optimize(model_of(), "bf16_qint8", keep_layers=["1.pooler"])

@@ -89,6 +89,7 @@ def _explain_encoder(name: str, encoder: nn.Module) -> dict[str, Any]:
             **entry,
             "packed_bytes": 0,
             "packed": None,
+            "guard": None,
             "fallbacks": [too_old() or _NOT_CONVERTED],
             "layers": [_layer(name, index, "original", None, None) for index in range(num_layers)],
         }
@@ -119,6 +120,7 @@ def _explain_encoder(name: str, encoder: nn.Module) -> dict[str, Any]:
         "skip_padding": policy.skip_padding,
         "packed_bytes": sum(arena.numel() for arenas in packings.values() for arena in arenas),
         "packed": json.loads(torch.ops.bert_op.describe(packed)) if packed else None,
+        "guard": encoder.op_guard,
         "fallbacks": list(dict.fromkeys([*encoder.op_fallbacks, *([now] if now else [])])),
         "layers": [layer(index) for index in range(num_layers)],
     }

@@ -93,8 +93,8 @@ class Layer:
         return precision.removesuffix("_qint8") if len(self.kept) == len(LINEARS) else precision
 
 
-# The attribute of a layer that holds `kept` (True: all of it) and `factors`: what is chosen for a layer stays with it,
-# wherever it is moved. Plain values, which may be pickled without this package.
+# The attribute of a layer that holds `kept` (True: all of it) and `factors`: what is chosen for a layer stays
+# with it, wherever it is moved. Plain values, which may be pickled without this package.
 _CHOSEN = "_bert_op"
 
 

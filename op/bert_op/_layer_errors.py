@@ -14,8 +14,11 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from bert_op._calibrate import call_model
+from bert_op._causes import cause_of, lone_weights
+from bert_op._layer import Layer
 from bert_op._packed_encoder import PackedEncoder
 from bert_op._packing import OriginalPath, pack_layers
+from bert_op._policy import LINEARS
 
 
 @dataclass(frozen=True)
@@ -26,11 +29,17 @@ class LayerError:
         cosine: mean over the tokens of the cosine between the two outputs; 1 is none.
         cosine_min: that of the worst token.
         relative_error: Euclidean norm of the difference, divided by that of the fp32 output.
+        linears: `relative_error` with one linear layer quantized alone, by its name; empty where nothing is.
+        worst: the linear layer with the largest of these, or None.
+        cause: what makes it coarse, in words, or None.
     """
 
     cosine: float
     cosine_min: float
     relative_error: float
+    linears: dict[str, float]
+    worst: str | None
+    cause: str | None
 
 
 class _Arguments(TorchDispatchMode):
@@ -87,8 +96,8 @@ def _errors_of(
     except OriginalPath as reason:
         raise ValueError(f"the error of a layer cannot be measured, because {reason}.") from None
 
-    def run(state: Tensor, layer: int, in_precision: str) -> Tensor:
-        arena = pack_layers(sources, [layer], in_precision)
+    def run(state: Tensor, index: int, in_precision: str, kept: tuple[str, ...] | None = None) -> Tensor:
+        arena = pack_layers(sources, [index], in_precision, kept)
         output: Tensor = torch.ops.bert_op.encoder(state, attention_mask, [arena], skip_padding=True)
         return output
 
@@ -96,18 +105,43 @@ def _errors_of(
     errors = []
     with torch.no_grad():
         for index, layer in enumerate(sources.layers):
+            own = layer.precision(precision)
             exact = run(state, index, "fp32")
-            errors.append(_compare(run(state, index, layer.precision(precision)), exact))
+            alone = {}
+            if own.endswith("_qint8"):
+                unquantized = run(state, index, own.removesuffix("_qint8"))
+                for name in LINEARS:
+                    if name not in layer.kept:
+                        others = tuple(other for other in LINEARS if other != name)
+                        alone[name] = _relative(run(state, index, own, others), unquantized)
+            errors.append(_compare(run(state, index, own), exact, state, layer, alone))
             state = exact
     return errors
 
 
-def _compare(output: Tensor, exact: Tensor) -> LayerError:
-    """Rows that were left out as padding are zero in both, and no token."""
+def _tokens(exact: Tensor) -> Tensor:
+    """Rows that were left out as padding are zero, and no token."""
     tokens = exact.abs().sum(-1) > 0
     if not tokens.any():
         raise ValueError("the error of a layer cannot be measured: the inputs attend to no token.")
+    return tokens
+
+
+def _relative(output: Tensor, exact: Tensor) -> float:
+    return ((output - exact).double().norm() / exact.double().norm()).item()
+
+
+def _compare(
+    output: Tensor, exact: Tensor, inputs: Tensor, layer: Layer, alone: dict[str, float]
+) -> LayerError:
+    tokens = _tokens(exact)
     output, exact = output[tokens].double(), exact[tokens].double()
     cosine = nn.functional.cosine_similarity(output, exact, dim=-1)
-    error = (output - exact).norm() / exact.norm()
-    return LayerError(cosine.mean().item(), cosine.min().item(), error.item())
+    worst = max(alone, key=lambda name: alone[name], default=None)
+    cause = None
+    if worst is not None:
+        token_errors = (output - exact).square().sum(-1)
+        cause = cause_of(worst, lone_weights(layer), inputs[tokens] if worst == "qkv" else None, token_errors)
+    return LayerError(
+        cosine.mean().item(), cosine.min().item(), _relative(output, exact), alone, worst, cause
+    )

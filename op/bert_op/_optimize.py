@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, replace
 from typing import Any, Literal
 
 from torch import nn
 
 from bert_op._encoder import replacement
 from bert_op._families import FAMILIES, config_of, encoders_of, family_of, layers_of, left_alone_in, refusal
+from bert_op._guard import guard
 from bert_op._packed_encoder import PackedEncoder
 from bert_op._packing import OriginalPath
 from bert_op._policy import (
@@ -24,11 +25,20 @@ from bert_op._policy import (
     policy_of_config,
     save_to_config,
 )
+from bert_op._quality import Target, Text, parse_target
 from bert_op._readers import reader_of
 from bert_op._seam import too_old
 
 _DEFAULT_PRECISION = "bf16_qint8"
-_OPTIONS = ("skip_padding", "free_original", "quantization_factors", "keep_layers")
+_OPTIONS = (
+    "skip_padding",
+    "free_original",
+    "quantization_factors",
+    "keep_layers",
+    "texts",
+    "tokenizer",
+    "target",
+)
 
 
 def optimize(
@@ -39,6 +49,9 @@ def optimize(
     free_original: bool = False,
     quantization_factors: Sequence[float] | None = None,
     keep_layers: Iterable[int | str] | None = None,
+    texts: Sequence[Text] | None = None,
+    tokenizer: Any = None,
+    target: float | Mapping[str, float] | None = None,
     **unknown: Any,
 ) -> nn.Module:
     """Run every supported encoder in `model` by the operator; heads and everything else stay as they are.
@@ -61,13 +74,21 @@ def optimize(
             `explain(model, inputs)` shows which would gain. By
             default those of the model's config or the current policy; an empty list quantizes all. The other
             precisions remember them for a later change of precision.
+        target: what the int8 precision has to come to on the `texts` against fp32, by keeping as few linear
+            layers as that takes unquantized, instead of `keep_layers`: a number is the mean cosine of the
+            embeddings; a mapping names figures: `cosine_mean`, `cosine_min`, `flips` (the share of decisions
+            that differ), `top1`, `top10` (the share of nearest neighbours that stay). `explain(model)` has
+            what was kept and what it costs in its encoders' `guard`.
+        texts: a few hundred texts, or pairs of texts, of the kind that the model is used on.
+        tokenizer: that of the model; sentence-transformers have their own.
     Returns:
         `model` itself. Its config keeps the options, so that `save_pretrained` saves them and
         `from_pretrained` restores them where `bert_op` is imported.
     Raises:
         TypeError: an option is unknown or of the wrong type, or `model` is no `nn.Module`.
         ValueError: the precision is unknown, the factors do not fit, there is no such layer to keep, the
-            model has no supported encoder, or transformers is older than 4.56.
+            model has no supported encoder, the target is out of reach (the message says how far it came) or
+            asks for what the model does not have, or transformers is older than 4.56.
         RuntimeError: a weight is not finite; the model is then as it was.
     """
     if unknown:
@@ -75,6 +96,7 @@ def optimize(
             f"optimize has no option {', '.join(map(repr, unknown))}: it has {', '.join(_OPTIONS)}."
         )
     encoders = _supported_encoders(model)
+    wanted = _wanted(model, encoders, keep_layers, texts, target)
     for encoder in encoders.values():
         if isinstance(encoder, PackedEncoder):
             encoder.renumber()
@@ -85,11 +107,17 @@ def optimize(
     if keep_layers is not None:
         kept = _kept_layers(encoders, layer_selectors(keep_layers))
         policies = {name: replace(policy, keep_layers=kept[name]) for name, policy in policies.items()}
+    if wanted is not None and not all(policy.quantized for policy in policies.values()):
+        (unquantized,) = policies.values()
+        raise ValueError(f"target is for the int8 precisions, but precision={unquantized.precision!r}.")
     undo: list[tuple[nn.Module, Policy | None]] = []
     try:
         for name, encoder in encoders.items():
             undo.append((encoder, encoder.op_policy if isinstance(encoder, PackedEncoder) else None))
             _convert(encoder, policies[name], free_original)
+            if wanted is not None:
+                assert isinstance(encoder, PackedEncoder) and texts is not None
+                encoder.op_guard = asdict(guard(model, encoder, wanted, list(texts), tokenizer))
         if free_original:  # only when all of them are packed: until here everything can be undone
             for encoder in encoders.values():
                 assert isinstance(encoder, PackedEncoder)
@@ -120,6 +148,30 @@ def restore(model: nn.Module) -> nn.Module:
     for encoder in sorted(encoders, key=lambda encoder: not encoder.op_freed):
         encoder.detach_op()
     return model
+
+
+def _wanted(
+    model: nn.Module,
+    encoders: dict[str, nn.Module],
+    keep_layers: Iterable[int | str] | None,
+    texts: Sequence[Text] | None,
+    target: object,
+) -> Target | None:
+    """The target, checked together with what it needs."""
+    if (texts is None) != (target is None):
+        missing, given = ("texts", "target") if texts is None else ("target", "texts")
+        raise TypeError(f"optimize got {given}, but no {missing}: a target is met on texts.")
+    if texts is None:
+        return None
+    if isinstance(texts, (str, bytes)) or not isinstance(texts, Sequence) or not texts:
+        raise TypeError("texts is not a list of strings, or of pairs of strings.")
+    if keep_layers is not None:
+        raise ValueError("keep_layers and target exclude each other: a target chooses what is kept.")
+    if len(encoders) != 1:
+        raise ValueError(f"target needs a model with one supported encoder; this one has {len(encoders)}.")
+    if model.training:
+        raise ValueError("target needs a model in evaluation mode: call model.eval() first.")
+    return parse_target(target)
 
 
 def _supported_encoders(model: nn.Module) -> dict[str, nn.Module]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
@@ -11,12 +12,14 @@ from typing import Any, ClassVar
 from torch import Tensor, nn
 
 from bert_op._calls import autocast_dtype
+from bert_op._causes import lone_weights, warning_of
 from bert_op._code import code_of
 from bert_op._families import Family, config_of
 from bert_op._layer import choose, chosen
 from bert_op._packing import OriginalPath, Sources, pack, read_sources
 from bert_op._policy import SAVED, Policy, followed_precision, save_to_config, set_in_config
 from bert_op._readers import Place, Rows
+from bert_op._seam import BertOpWarning
 
 _GRADIENTS = (
     "gradients may be asked for (for inference, call it under torch.no_grad() or torch.inference_mode())"
@@ -28,6 +31,8 @@ _AUTOCAST_BUFFER = f"{_BUFFER}_autocast"
 _STATE = (
     "op_policy",
     "op_fallbacks",
+    "op_guard",
+    "op_warned",
     "op_freed",
     "op_ranges",
     "op_buffers",
@@ -75,6 +80,8 @@ class PackedWeights(nn.Module):
         family: where the encoder keeps its weights.
         op_policy: how the operator runs.
         op_fallbacks: the distinct reasons for which the original path ran so far.
+        op_guard: what `optimize` kept unquantized for a target, see `bert_op._guard.Guarded`.
+        op_warned: what was last said of single weights, if anything.
         op_freed: whether the original weights were given up for their memory.
         op_ranges: what `config.calibrate_quant_factors` recorded so far, by layer.
         op_buffers, op_autocast_buffers: the names of the buffers that hold the packed weights, in the order
@@ -89,6 +96,8 @@ class PackedWeights(nn.Module):
     family: ClassVar[Family]
     op_policy: Policy
     op_fallbacks: list[str]
+    op_guard: dict[str, Any] | None
+    op_warned: str | None
     op_freed: bool
     op_ranges: list[tuple[nn.Module, list[float]]]
     op_buffers: tuple[str, ...]
@@ -109,6 +118,8 @@ class PackedWeights(nn.Module):
         """Give a newly built or newly converted encoder its state."""
         self.op_policy = policy
         self.op_fallbacks = []
+        self.op_guard = None
+        self.op_warned = None
         self.op_freed = False
         self.op_ranges = []
         self.op_config = {}
@@ -252,10 +263,23 @@ class PackedWeights(nn.Module):
             raise RuntimeError(f"{FREED}, but its parameters were changed since. Load the model again.")
         precision = self.precision_now(earlier.sources)
         arenas = pack(earlier.sources, replace(self.op_policy, precision=precision))
+        if precision.endswith("_qint8"):
+            self._warn_of_lone_weights(earlier.sources)
         self._op_packed = Packed(earlier.sources, {**earlier.arenas, precision: arenas})
         self._show(self._op_packed)
         self.renumber()
         return arenas
+
+    def _warn_of_lone_weights(self, sources: Sources) -> None:
+        """Once for an encoder, unless what is kept or the weights changed since."""
+        found = []
+        for index, layer in enumerate(sources.layers):
+            lone = [weight for weight in lone_weights(layer) if weight.linear not in layer.kept]
+            found.append((index, lone))
+        said = warning_of(found)
+        if said is not None and said != self.op_warned:
+            warnings.warn(said, BertOpWarning, stacklevel=2)
+        self.op_warned = said
 
     def _adopt_freed(self) -> None:
         sources = read_sources(self, self.family, freed=True)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 
 import torch
@@ -163,6 +164,8 @@ def pack(sources: Sources, policy: Policy) -> tuple[Tensor, ...]:
 
     assert policy.precision is not None
     chosen = policy.precision
+    if (known := _known_layers.get(None)) is not None:
+        return tuple(_pack_known(sources, index, chosen, known) for index in range(len(sources.layers)))
 
     def alike(index: int) -> tuple[Kind, str, tuple[str, ...], bool]:
         layer = sources.layers[index]
@@ -173,17 +176,44 @@ def pack(sources: Sources, policy: Policy) -> tuple[Tensor, ...]:
     return tuple(pack_layers(sources, list(run), precision) for (_, precision, _, _), run in runs)
 
 
+_known_layers: ContextVar[dict[object, Tensor] | None] = ContextVar("bert_op_known_layers")
+
+
+@contextmanager
+def layers_packed_apart() -> Iterator[None]:
+    """In the `with` block each layer is packed by itself, and what nothing was chosen for only once: for many
+    packings that differ in few layers."""
+    token = _known_layers.set({})
+    try:
+        yield
+    finally:
+        _known_layers.reset(token)
+
+
+def _pack_known(sources: Sources, index: int, chosen: str, known: dict[object, Tensor]) -> Tensor:
+    layer = sources.layers[index]
+    precision = layer.precision(chosen)
+    if kept_in(layer, precision):
+        return pack_layers(sources, [index], precision)
+    key = (layer.facts, precision)
+    if key not in known:
+        known[key] = pack_layers(sources, [index], precision)
+    return known[key]
+
+
 def kept_in(layer: Layer, precision: str) -> tuple[str, ...]:
     """The linear layers that are left unquantized among others that are quantized."""
     return layer.kept if precision.endswith("_qint8") else ()
 
 
-def pack_layers(sources: Sources, layers: Sequence[int], precision: str) -> Tensor:
-    """Consecutive layers of one kind in one precision, which keep the same of their linear layers unquantized;
-    int8 by their own static ranges, if any."""
+def pack_layers(
+    sources: Sources, layers: Sequence[int], precision: str, kept: tuple[str, ...] | None = None
+) -> Tensor:
+    """Consecutive layers of one kind in one precision, which keep the same of their linear layers unquantized
+    (or `kept`, if given); int8 by their own static ranges, if any."""
     chosen = [sources.layers[index] for index in layers]
     kind = chosen[0].kind
-    kept = kept_in(chosen[0], precision)
+    kept = kept_in(chosen[0], precision) if kept is None else kept
     with _unobserved(), torch.inference_mode(False), torch.no_grad():
         (arena,) = torch.ops.bert_op.prepack(
             [weight.detach() for layer in chosen for weight in _scaled(layer)],

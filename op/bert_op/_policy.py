@@ -137,8 +137,8 @@ Found = tuple[int, tuple[str, ...]]
 
 def find_layers(selector: int | str, names: Sequence[str]) -> tuple[Found, ...]:
     """What `selector` means: an index, also from the end; a name that is the end of one of `names`, or the
-    other way round; one of `LINEARS` behind such a name or index, or alone for that of every layer. Nothing if
-    there is no such layer."""
+    other way round; one of `LINEARS` behind such a name or index, or alone for that of every layer. Nothing
+    if there is no such layer."""
     if isinstance(selector, int):
         inside = -len(names) <= selector < len(names)
         return ((selector % len(names), LINEARS),) if inside else ()
@@ -168,8 +168,8 @@ def check_kept_layers(
     if unknown := [selector for selector, layers in found.items() if not layers]:
         raise ValueError(
             f"{setting} has {', '.join(map(repr, unknown))}, but the layers are "
-            f"{names[0]} to {names[-1]}: give their names or the indices 0 to {len(names) - 1}, or single linear "
-            f"layers such as '0.{LINEARS[-1]}' ({', '.join(LINEARS)})."
+            f"{names[0]} to {names[-1]}: give their names or the indices 0 to {len(names) - 1}, or single "
+            f"linear layers such as '0.{LINEARS[-1]}' ({', '.join(LINEARS)})."
         )
     kept: list[set[str]] = [set() for _ in names]
     for index, linears in (one for layers in found.values() for one in layers):
