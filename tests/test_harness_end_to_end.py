@@ -7,6 +7,7 @@ from pathlib import Path
 from mlflow import MlflowClient
 
 from harness.ask.schema import ROOT
+from harness.judge import floors
 from harness.values.report import Report
 
 SMALL = ("batch=1", "batch.seq_len=16", "data.samples=8")
@@ -44,5 +45,8 @@ def test_one_sweep(store_uri: str, tmp_path: Path) -> None:
     (parent,) = [run for run in runs if "mlflow.parentRunId" not in run.data.tags]
     children = {run.data.tags["contender"]: run for run in runs if run is not parent}
     assert set(children) == {"hf-fp32", "op-bf16_qint8"}
-    assert children["op-bf16_qint8"].data.metrics["speedup"] > 0
+    reports = [Report.read(tmp_path / "sweep" / job) for job in ("0", "1")]
+    # On a machine that stood still in between, a second may hold too few calls.
+    told = all(map(floors.enough, reports))
+    assert (children["op-bf16_qint8"].data.metrics.get("speedup", 0) > 0) is told
     assert (tmp_path / "sweep/sweep.png").stat().st_size > 1000
