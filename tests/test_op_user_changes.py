@@ -7,9 +7,12 @@ from __future__ import annotations
 
 import copy
 import importlib
+import subprocess
+import sys
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import bert_op
@@ -394,3 +397,18 @@ def test_reading_a_layer_names_it_and_what_is_wrong() -> None:
     layers("bert", model)[1].attention.self.is_causal = True
     with pytest.raises(OriginalPath, match=r"in layer 1, is_causal of attention.self is True"):
         read_layer(layers("bert", model)[1], family("bert"), 1)
+
+
+def test_code_is_known_although_the_file_of_transformers_was_changed() -> None:
+    """Its own test tools do that, so that it is found in a checkout."""
+    lines = (
+        "import transformers",
+        "transformers.__file__ = '/nowhere/src/transformers/__init__.py'",
+        "import bert_op, torch",
+        "from op_models import random_model, tiny_config",
+        "model = random_model(tiny_config())",
+        "with torch.no_grad(): model(torch.ones(1, 4, dtype=torch.long))",
+        "assert bert_op.explain(model)['fallbacks'] == []",
+    )
+    run = subprocess.run([sys.executable, "-c", "\n".join(lines)], cwd=Path(__file__).parent, check=False)
+    assert run.returncode == 0

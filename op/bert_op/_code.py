@@ -17,8 +17,8 @@ from types import CodeType, FunctionType
 from typing import Any
 
 import torch
-import transformers
 from torch import nn
+from transformers import modeling_utils
 
 from bert_op._families import Family
 from bert_op._watch import Watch
@@ -42,8 +42,9 @@ _FOLLOWED = (
     "transformers.pytorch_utils",
 )
 _NAMESPACES = (torch, nn, nn.functional)
+# Where their code comes from, told by modules inside: the test tools of transformers change its `__file__`.
 _PACKAGES = tuple(
-    os.path.dirname(os.path.abspath(str(package.__file__))) for package in (torch, transformers)
+    os.path.dirname(os.path.abspath(str(module.__file__))) for module in (torch, modeling_utils)
 )
 _ABSENT = object()
 
