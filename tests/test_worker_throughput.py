@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import sys
 import time
 from types import SimpleNamespace
 
@@ -111,3 +113,24 @@ def test_measure_keeps_every_sample() -> None:
     assert not {"p95", "p99"} & set(result.latency_ms)
     assert result.elapsed_s >= latency_ms.sum() / 1e3
     assert result.interference["elapsed_s"] == result.elapsed_s
+
+
+class Screen(io.StringIO):
+    """What a progress bar takes for a terminal, or for none."""
+
+    def __init__(self, terminal: bool) -> None:
+        super().__init__()
+        self.terminal = terminal
+
+    def isatty(self) -> bool:
+        return self.terminal
+
+
+@pytest.mark.parametrize("terminal", [False, True])
+def test_a_progress_bar_is_drawn_on_a_terminal_only(monkeypatch: pytest.MonkeyPatch, terminal: bool) -> None:
+    screen = Screen(terminal)
+    monkeypatch.setattr(sys, "stderr", screen)
+    samples = throughput.time_calls(Counter(), [batch()], seconds=None, iterations=3, title="measure")
+    assert len(samples) == 3
+    assert ("\r" in screen.getvalue() and "measure" in screen.getvalue()) == terminal
+    assert terminal or screen.getvalue() == ""

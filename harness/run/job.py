@@ -7,8 +7,10 @@ import contextlib
 import dataclasses
 import os
 import traceback
+from dataclasses import dataclass
 from pathlib import Path
 from shlex import quote
+from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
@@ -19,11 +21,11 @@ from rich.console import Console
 from harness.ask import inputs
 from harness.ask.check import check, resolve
 from harness.ask.schema import ROOT, Tracking, to_spec, to_tracking
-from harness.run import earlier, host, peers, unfinished
+from harness.run import earlier, host, peers, unfinished, watching
 from harness.run.launch import launch
 from harness.run.peers import NotInstalled
 from harness.sinks import console as shown
-from harness.sinks import files, mlflow_store, record
+from harness.sinks import files, mlflow_store, progress, record
 from harness.values import reserve
 from harness.values.errors import UserError
 from harness.values.plain import write_json
@@ -32,6 +34,24 @@ from harness.values.report import CONFIG_FAILURE, NOT_INSTALLED, REPORT_FILE, Fa
 from harness.values.spec import RunSpec
 
 FINISHED, FAILED, WRONG_INPUT = 0, 1, 2
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a job is measured. sweep: folder of the sweep that it is of. settings: Hydra's, of this job."""
+
+    folder: Path
+    sweep: Path | None
+    settings: Any
+
+    def progress(self, sweep: record.Sweep | None) -> str:
+        """`[3/8]`, or nothing for a run of its own."""
+        return "" if sweep is None else progress.place(int(self.settings.job.num), sweep.total)
+
+    def name(self, spec: RunSpec, sweep: record.Sweep | None) -> str:
+        """What is measured, for the console."""
+        told = watching.name(spec, sweep, list(self.settings.overrides.task))
+        return f"{self.progress(sweep)} {told}".lstrip()
 
 
 def run(cfg: DictConfig) -> int:
@@ -44,7 +64,7 @@ def run(cfg: DictConfig) -> int:
         redact_files(folder / ".hydra")
         if sweep_folder is not None:
             redact_files(sweep_folder)
-        return _run(cfg, folder, sweep_folder, settings.runtime.choices.get("contender"), console)
+        return _run(cfg, Place(folder, sweep_folder, settings), console)
     except KeyboardInterrupt:
         if sweep_folder is None and (folder / REPORT_FILE).is_file():
             files.write_run(Report.read(folder), folder)
@@ -67,15 +87,14 @@ def run(cfg: DictConfig) -> int:
         return FAILED
 
 
-def _run(
-    cfg: DictConfig, folder: Path, sweep_folder: Path | None, contender: str | None, console: Console
-) -> int:
+def _run(cfg: DictConfig, place: Place, console: Console) -> int:
+    folder, sweep_folder = place.folder, place.sweep
     tracking, spec = to_tracking(cfg), resolve(to_spec(cfg))
+    sweep = record.Sweep.read(sweep_folder) if sweep_folder is not None else None
     try:
-        spec = judged(spec, tracking, contender)
+        spec = judged(spec, tracking, place.settings.runtime.choices.get("contender"))
         write_json(folder / record.TRACKING_FILE, hidden(tracking))
-        name = f"{spec.contender}, {spec.model.name}, batch {spec.batch.size} x {spec.batch.seq_len}"
-        shown.announce(console, folder, name)
+        shown.announce(console, folder, place.name(spec, sweep))
         _settle_what_was_killed(folder, sweep_folder)
         report = launch(spec, folder)
     except UserError as problem:
@@ -88,7 +107,9 @@ def _run(
     measured = report.timing is not None or report.accuracy is not None
     if report.failure is not None and (sweep_folder is not None or not measured):
         shown.error(console, report.failure.message)
-    if sweep_folder is not None:
+    if sweep_folder is not None and sweep is not None:
+        left = watching.left(sweep_folder, sweep)
+        shown.came_of(console, place.progress(sweep), progress.result(report), left)
         return _log_job(folder, tracking, sweep_folder, report, console)
     if measured:
         shown.summary(console, [report])

@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import time
 import uuid
 from pathlib import Path
 from typing import Any
 
+from hydra.errors import HydraException
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -21,7 +23,7 @@ from rich.console import Console
 from harness.ask.composing import Told, no_place
 from harness.ask.schema import to_tracking
 from harness.judge.variants import frozen, of_runs
-from harness.run import earlier, repetitions, side_by_side
+from harness.run import earlier, plan, repetitions, side_by_side
 from harness.run.job import FAILED, FINISHED, WRONG_INPUT, hidden, not_logged, refuse_run
 from harness.sinks import console as shown
 from harness.sinks import files, mlflow_sink, record
@@ -65,7 +67,9 @@ class SweepCallback(Callback):
             earlier.refuse_foreign_sweep(folder)
             aside = earlier.move_aside(folder, record.SWEEP_FILE)
             choice = config.hydra.runtime.choices.get("experiment")
-            sweep = record.Sweep(uuid.uuid4().hex, choice or "sweep", hidden(tracking))
+            sweep = record.Sweep(
+                uuid.uuid4().hex, choice or "sweep", hidden(tracking), **_foreseen(config), began=time.time()
+            )
             sweep.write(folder)
         except (UserError, OmegaConfBaseException) as problem:
             shown.error(console, str(problem))
@@ -88,6 +92,15 @@ class SweepCallback(Callback):
         except UserError as problem:
             shown.error(console, f"{problem} Measuring goes on.")
             dataclasses.replace(sweep, problem=str(problem)).write(folder)
+
+
+def _foreseen(config: DictConfig) -> dict[str, Any]:
+    """How many jobs a sweep will have, and what it goes through; nothing where Hydra will refuse it."""
+    try:
+        words = plan.overrides(config)
+        return {"total": None if words is None else len(words), "swept": tuple(plan.swept(config))}
+    except HydraException:
+        return {}
 
 
 def finish(folder: Path, complete: bool, console: Console) -> int:

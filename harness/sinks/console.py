@@ -26,6 +26,12 @@ def announce(console: Console, folder: Path, what: str) -> None:
     console.print(text, highlight=False, soft_wrap=True)
 
 
+def came_of(console: Console, place: str, result: str, left: str | None) -> None:
+    """One line when a job of a sweep is over. left: how long the others will take."""
+    text = f"{place} {result}" + (f"  ({left} left)" if left is not None else "")
+    console.print(text, highlight=False, markup=False, soft_wrap=True)
+
+
 def nearby(path: Path) -> Path:
     """The path as seen from the current directory where it lies below it."""
     return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path

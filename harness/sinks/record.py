@@ -28,6 +28,8 @@ class Sweep:
 
     problem: why the store could not be opened then; the jobs do not try again, but the sweep's end does.
     complete: at its end, whether Hydra came through; None while it goes on, and for ever if it was killed.
+    total: how many jobs there will be, where that is known. swept: the names of what it goes through.
+    began: seconds since 1970.
     """
 
     sweep_id: str
@@ -35,6 +37,9 @@ class Sweep:
     tracking: Tracking
     problem: str | None = None
     complete: bool | None = None
+    total: int | None = None
+    swept: tuple[str, ...] = ()
+    began: float | None = None
 
     @staticmethod
     def read(folder: Path) -> Sweep:

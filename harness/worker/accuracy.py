@@ -222,7 +222,7 @@ def _outputs(
     """Rows in the order of the texts, fp32. RuntimeError when one is not finite: it decides at random."""
     rows = []
     with torch.inference_mode():
-        for batch in tqdm(inputs.batches, desc=f"accuracy: {what}", unit="batch", leave=False):
+        for batch in tqdm(inputs.batches, desc=f"accuracy: {what}", unit="batch", leave=False, disable=None):
             rows.append(collect(call(*batch.inputs), batch))
     in_batches = torch.cat(rows).numpy()
     values: Array = np.empty_like(in_batches)

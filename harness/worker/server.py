@@ -83,7 +83,10 @@ def serve(
     title = f"{len(times) / times[-1]:.1f} queries/s" if times[-1] > 0 else "queries"
     # Its monitor is a thread that would wake up inside the window.
     tqdm.monitor_interval = 0
-    with torch.inference_mode(), tqdm(desc=title, total=len(times), unit="query", leave=False) as bar:
+    with (
+        torch.inference_mode(),
+        tqdm(desc=title, total=len(times), unit="query", leave=False, disable=None) as bar,
+    ):
         shown = 0.0
         begin = clock.now()
         for arrival, batch in zip(times, itertools.cycle(batches), strict=False):

@@ -36,7 +36,7 @@ def time_calls(
     # tqdm's monitor is a thread that would wake up inside the window.
     tqdm.monitor_interval = 0
     goal = iterations if seconds is None else None
-    with torch.inference_mode(), tqdm(desc=title, total=goal, unit="call", leave=False) as bar:
+    with torch.inference_mode(), tqdm(desc=title, total=goal, unit="call", leave=False, disable=None) as bar:
         begin = shown = clock()
         for batch in itertools.cycle(batches):
             if goal is not None and len(samples) >= goal:
