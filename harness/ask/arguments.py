@@ -8,6 +8,8 @@ from pathlib import Path
 from harness.values.errors import UserError
 
 MULTIRUN = ("-m", "--multirun")
+# Of the whole command.
+ONCE = ("resume",)
 
 
 def flags_first(arguments: list[str]) -> list[str]:
@@ -26,13 +28,15 @@ def quote_numbers(arguments: list[str], conf: Path) -> list[str]:
 
 
 def refuse_swept_repetitions(arguments: list[str]) -> None:
-    """Raises UserError for `repetitions=1,2` and for `repetition=...`: they say how a sweep is measured, and
-    are no axis of one.
+    """Raises UserError for `repetitions=1,2`, for `repetition=...` and for `resume=true,false`: they say how
+    a sweep is measured, and are no axis of one.
     """
     for argument in arguments:
         name, _, value = argument.partition("=")
         if name.lstrip("+") == "repetitions" and not re.fullmatch(r"[^,(]*", value):
             raise UserError(name, value, "cannot be swept: each is a part of one sweep", "Give one number")
+        if name.lstrip("+") in ONCE and "," in value:
+            raise UserError(name, value, "cannot be swept", "Give true or false")
         if name.lstrip("+") == "repetition":
             raise UserError(name, value, "is set by the harness", "Ask for several with repetitions=10")
 

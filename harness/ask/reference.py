@@ -11,7 +11,7 @@ import typing
 from collections.abc import Sequence
 from pathlib import Path
 
-from harness.ask.schema import GROUPS, ROOT, SPECS, register
+from harness.ask.schema import GROUPS, ROOT, SPECS, Command, register
 from harness.values.settings import SETTINGS, Setting, described, of_group
 
 # A precision is a name and no more: its options say what there is to say.
@@ -98,11 +98,12 @@ def _opening_comment(option: Path) -> str:
 
 
 def _root_fields() -> str:
-    settings = [
+    of_jobs = [
         setting
         for setting in SETTINGS
         if "." not in setting.name and setting.name not in GROUPS and setting.elsewhere.by == "user"
     ]
+    settings = [*of_jobs, *of_group("", Command)]
     return "\n".join(["## Fields of no group", "", *_meanings(settings), "", *_rows(settings), ""])
 
 

@@ -54,6 +54,16 @@ class Tracking:
     experiment: str = "bert-op"
 
 
+@dataclasses.dataclass
+class Command:
+    """What the command is to do; nothing of it is a setting of what is measured.
+
+    resume: go on with a sweep that was stopped: its finished jobs are kept, the others are measured.
+    """
+
+    resume: bool = False
+
+
 def _thawed(spec: type) -> type:
     """A mutable dataclass with the fields and defaults of a frozen one; what has no default is MISSING."""
     hints = typing.get_type_hints(spec)
@@ -97,13 +107,16 @@ NUMBERS = {
     if setting.name not in GROUPS and "." not in setting.name and setting.elsewhere.by != "launch"
 }
 
+COMMAND = dataclasses.fields(Command)
+
 
 def register() -> None:
     """Makes `base` (the schema of the whole configuration) and the resolvers known to Hydra. Idempotent."""
     config = dataclasses.make_dataclass(
         "Config",
         [(name, schema, dataclasses.field(default_factory=schema)) for name, schema in GROUPS.items()]
-        + [(name, int, dataclasses.field(default=value)) for name, value in NUMBERS.items()],
+        + [(name, int, dataclasses.field(default=value)) for name, value in NUMBERS.items()]
+        + [(item.name, bool, dataclasses.field(default=item.default)) for item in COMMAND],
     )
     ConfigStore.instance().store(name="base", node=config)
     # The project's folder: Hydra's own paths follow the current directory, and results must not.

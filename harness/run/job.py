@@ -94,14 +94,16 @@ def _run(cfg: DictConfig, place: Place, console: Console) -> int:
     try:
         spec = judged(spec, tracking, place.settings.runtime.choices.get("contender"))
         write_json(folder / record.TRACKING_FILE, hidden(tracking))
-        shown.announce(console, folder, place.name(spec, sweep))
+        kept = None if sweep is None else _kept(place, spec, sweep)
+        shown.announce(console, folder, place.name(spec, sweep) + ("" if kept is None else ", kept"))
         _settle_what_was_killed(folder, sweep_folder)
-        report = launch(spec, folder)
+        report = kept or launch(spec, folder)
     except UserError as problem:
         _record_refusal(spec, problem, folder)
         raise
     try:
-        files.write_run(report, folder)
+        if kept is None or not (folder / files.MARKDOWN_FILE).is_file():
+            files.write_run(report, folder)
     except OSError as problem:  # report.json is there, and says it all
         shown.error(console, reserve.told(problem))
     measured = report.timing is not None or report.accuracy is not None
@@ -114,6 +116,14 @@ def _run(cfg: DictConfig, place: Place, console: Console) -> int:
     if measured:
         shown.summary(console, [report])
     return _log_single(folder, tracking, report, console)
+
+
+def _kept(place: Place, spec: RunSpec, sweep: record.Sweep) -> Report | None:
+    """What an earlier start of the sweep has measured of this job, if that is to be kept."""
+    if place.sweep is None or os.path.relpath(place.folder, place.sweep) not in sweep.kept:
+        return None
+    report = Report.read(place.folder)
+    return report if report.spec.to_plain() == spec.to_plain() else None
 
 
 def judged(spec: RunSpec, tracking: Tracking, contender: str | None) -> RunSpec:

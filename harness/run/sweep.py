@@ -20,13 +20,14 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from rich.console import Console
 
-from harness.ask.composing import Told, no_place
-from harness.ask.schema import to_tracking
+from harness.ask.composing import Told, no_place, paragraph
+from harness.ask.schema import Tracking, to_tracking
 from harness.judge.variants import frozen, of_runs
-from harness.run import earlier, plan, repetitions, side_by_side
+from harness.run import earlier, plan, repetitions, resume, side_by_side
 from harness.run.job import FAILED, FINISHED, WRONG_INPUT, hidden, not_logged, refuse_run
 from harness.sinks import console as shown
 from harness.sinks import files, mlflow_sink, record
+from harness.sinks.mlflow_process import own_tags
 from harness.sinks.mlflow_store import open_store, refuse_deleted, told
 from harness.values import reserve
 from harness.values.errors import UserError
@@ -46,6 +47,9 @@ class SweepCallback(Callback):
         """Refuses what cannot be measured before Hydra makes a folder for it."""
         console = Console()
         try:
+            if config.resume:
+                remedy = "Add -m and what to go through, or leave it out"
+                raise UserError("resume", True, "a run of its own has nothing to go on with", remedy)
             refuse_run(config)
         except (UserError, OmegaConfBaseException) as problem:
             shown.error(console, str(problem))
@@ -65,14 +69,17 @@ class SweepCallback(Callback):
             if tracking.kind == "mlflow":
                 refuse_deleted(tracking.uri, tracking.experiment)
             earlier.refuse_foreign_sweep(folder)
-            aside = earlier.move_aside(folder, record.SWEEP_FILE)
-            choice = config.hydra.runtime.choices.get("experiment")
-            sweep = record.Sweep(
-                uuid.uuid4().hex, choice or "sweep", hidden(tracking), **_foreseen(config), began=time.time()
-            )
+            sweep, aside = _resumed(config, tracking), None
+            if sweep is None:
+                aside = earlier.move_aside(folder, record.SWEEP_FILE)
+                sweep = _new(config, tracking)
+            folder = Path(config.hydra.sweep.dir)
             sweep.write(folder)
         except (UserError, OmegaConfBaseException) as problem:
             shown.error(console, str(problem))
+            raise Told(WRONG_INPUT) from None
+        except HydraException as problem:
+            shown.error(console, paragraph(str(problem)).removeprefix("error: "))
             raise Told(WRONG_INPUT) from None
         except OSError as problem:
             shown.error(console, no_place(problem, config.hydra.sweep.dir))
@@ -80,6 +87,8 @@ class SweepCallback(Callback):
         os.environ[VARIABLE] = str(folder)  # only now is there something to finish
         if aside is not None:
             shown.moved(console, folder, aside)
+        if config.resume:
+            shown.goes_on(console, folder, len(sweep.kept), sweep.total if sweep.resumed else None)
         if tracking.kind != "mlflow":
             return
         # Until it is open: who is interrupted meanwhile does not wait for it once more at the end.
@@ -87,11 +96,31 @@ class SweepCallback(Callback):
         try:
             store = open_store(tracking.uri, tracking.experiment)
             with told(store.uri):
-                mlflow_sink.open_sweep(store, sweep.sweep_id, sweep.name)
+                if sweep.resumed:
+                    mlflow_sink.reopen_sweep(store, sweep.sweep_id, sweep.name, sweep.replaced)
+                else:
+                    mlflow_sink.open_sweep(store, sweep.sweep_id, sweep.name)
             sweep.write(folder)
         except UserError as problem:
             shown.error(console, f"{problem} Measuring goes on.")
             dataclasses.replace(sweep, problem=str(problem)).write(folder)
+
+
+def _new(config: DictConfig, tracking: Tracking) -> record.Sweep:
+    choice = config.hydra.runtime.choices.get("experiment")
+    return record.Sweep(
+        uuid.uuid4().hex, choice or "sweep", hidden(tracking), **_foreseen(config), began=time.time(),
+        owner=own_tags(),
+    )  # fmt: skip
+
+
+def _resumed(config: DictConfig, tracking: Tracking) -> record.Sweep | None:
+    """The sweep that `resume=true` goes on with, its folder that of `config`; None where a new one begins."""
+    if not config.resume or not resume.choose(config):
+        return None
+    jobs = plan.jobs(config)
+    left = resume.take_up(Path(config.hydra.sweep.dir), jobs, hidden(tracking))
+    return left.goes_on(len(jobs), plan.swept(config))
 
 
 def _foreseen(config: DictConfig) -> dict[str, Any]:

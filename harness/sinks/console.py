@@ -103,6 +103,15 @@ def no_jobs(console: Console, empty: list[str]) -> None:
     )
 
 
+def goes_on(console: Console, folder: Path, kept: int, total: int | None) -> None:
+    """Says what resume=true has found. total: jobs of the sweep that goes on; None where a new one begins."""
+    if total is None:
+        text = "There is no unfinished sweep of this command line: a new one begins."
+    else:
+        text = f"{nearby(folder)} goes on: {kept} of {total} jobs are kept."
+    console.print(text, highlight=False, markup=False, soft_wrap=True)
+
+
 def moved(console: Console, folder: Path, aside: Path) -> None:
     """Says where the sweep that was in `folder` is now."""
     console.print(

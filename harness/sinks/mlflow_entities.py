@@ -65,6 +65,12 @@ def log_model(store: Store, run_id: str, report: Report) -> str:
     return model_id
 
 
+def delete_models(store: Store, run_id: str) -> None:
+    """Deletes the model entities of a run that another one takes the place of."""
+    for model in store.client.search_logged_models([store.experiment_id], f"source_run_id = '{run_id}'"):
+        store.client.delete_logged_model(model.model_id)
+
+
 def log_predictions(store: Store, run_id: str, folder: Path) -> None:
     """The decisions on each pair as a table that the UI can filter and compare between runs."""
     if not (folder / PREDICTIONS_FILE).is_file():

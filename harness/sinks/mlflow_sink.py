@@ -13,7 +13,7 @@ import hashlib
 import json
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -80,6 +80,30 @@ def open_sweep(store: Store, sweep_id: str, name: str) -> str:
     if known is not None:
         return str(known.info.run_id)
     return _create(store, name, {SWEEP_TAG: sweep_id, **mlflow_process.own_tags()}, None, None)
+
+
+def reopen_sweep(store: Store, sweep_id: str, name: str, replaced: Sequence[str]) -> None:
+    """The parent run of a sweep that goes on becomes this process's own, and loses the runs of the reports
+    that are measured anew. replaced: their digests.
+    """
+    parent = open_sweep(store, sweep_id, name)
+    if mlflow_process.FAILURE_TAG in store.client.get_run(parent).data.tags:
+        store.client.delete_tag(parent, mlflow_process.FAILURE_TAG)
+    for tag, value in mlflow_process.own_tags().items():
+        store.client.set_tag(parent, tag, value)
+    # Last, as in _resume.
+    store.client.update_run(parent, status="RUNNING")
+    remove(store, replaced)
+
+
+def remove(store: Store, digests: Sequence[str]) -> None:
+    """Deletes the runs of these reports, and their models: others have taken their places."""
+    for digest in digests:
+        known = _find(store, REPORT_TAG, digest)
+        if known is None:
+            continue
+        mlflow_entities.delete_models(store, known.info.run_id)
+        store.client.delete_run(known.info.run_id)
 
 
 def close_sweep(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from harness.ask.schema import Tracking
@@ -29,7 +29,9 @@ class Sweep:
     problem: why the store could not be opened then; the jobs do not try again, but the sweep's end does.
     complete: at its end, whether Hydra came through; None while it goes on, and for ever if it was killed.
     total: how many jobs there will be, where that is known. swept: the names of what it goes through.
-    began: seconds since 1970.
+    began: seconds since 1970, of the last start. owner: host and process that carry it out.
+    resumed: whether it goes on after it was stopped. kept: folders of the jobs that had finished then.
+    replaced: digests of the reports that are measured anew.
     """
 
     sweep_id: str
@@ -40,6 +42,10 @@ class Sweep:
     total: int | None = None
     swept: tuple[str, ...] = ()
     began: float | None = None
+    owner: dict[str, str] = field(default_factory=dict)
+    resumed: bool = False
+    kept: tuple[str, ...] = ()
+    replaced: tuple[str, ...] = ()
 
     @staticmethod
     def read(folder: Path) -> Sweep:
@@ -132,6 +138,7 @@ def log_sweep(folder: Path, tracking: Tracking) -> None:
         if all(report.refused for report in reports):  # nothing ran, nothing is to be seen
             store.client.delete_run(parent)
             return
+        mlflow_sink.remove(store, sweep.replaced)
         run_ids = [mlflow_sink.log_run(store, report, job, parent) for report, job in jobs]
         for run_id, found in zip(run_ids, verdicts(jobs), strict=True):
             if found is not None:
