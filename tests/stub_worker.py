@@ -23,7 +23,7 @@ from harness.values.spec import RunSpec
 
 
 def main() -> int:
-    path = Path(sys.argv[1])
+    path = Path(sys.argv[-1])
     spec = RunSpec.read(path)
     what = os.environ.get("STUB", "finish")
     if what == "silent":

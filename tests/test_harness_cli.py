@@ -118,7 +118,7 @@ def test_a_sweep_goes_on_after_a_failed_job(cli: Cli, store_uri: str, tmp_path: 
 def test_an_interrupted_sweep_keeps_what_is_measured_and_closes_its_parent(
     cli: Cli, store_uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def second_is_interrupted(spec: object, folder: Path) -> Report:
+    def second_is_interrupted(spec: object, folder: Path, **_: object) -> Report:
         if folder.name == "1":
             raise KeyboardInterrupt
         return launch.launch(spec, folder, STUB)  # type: ignore[arg-type]
@@ -269,7 +269,7 @@ def test_a_folder_that_cannot_be_made_is_told_in_one_paragraph(
 def test_only_a_1_asks_for_the_traceback(
     cli: Cli, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], value: str, expected: bool
 ) -> None:
-    def broken(*arguments: object) -> Report:
+    def broken(*arguments: object, **_: object) -> Report:
         raise RuntimeError("a defect")
 
     monkeypatch.setattr(job, "launch", broken)

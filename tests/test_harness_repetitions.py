@@ -22,7 +22,7 @@ Cli = Callable[..., int]
 def at_once(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> Cli:
     """The command line with a launch that starts no process: the tests are about which jobs there are."""
 
-    def launched(spec: RunSpec, folder: Path) -> Report:
+    def launched(spec: RunSpec, folder: Path, **_: object) -> Report:
         timing = Timing(9, 1.0, spec.batch.size, 8, {"p50": 10.0 + spec.repetition}, 200.0, 16.0)
         report = Report(spec, "finished", timing=timing)
         report.write(folder)

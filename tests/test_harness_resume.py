@@ -27,7 +27,7 @@ def measured(monkeypatch: pytest.MonkeyPatch, cli: Cli) -> list[str]:
     """The folders of the jobs that were measured, in order."""
     found: list[str] = []
 
-    def counting(spec: RunSpec, folder: Path) -> Report:
+    def counting(spec: RunSpec, folder: Path, **_: object) -> Report:
         found.append(folder.name)
         return launch.launch(spec, folder, STUB)
 
@@ -38,7 +38,7 @@ def measured(monkeypatch: pytest.MonkeyPatch, cli: Cli) -> list[str]:
 def stopped(monkeypatch: pytest.MonkeyPatch, cli: Cli, at: str, *arguments: str) -> None:
     """A sweep that Ctrl-C ended in the job of this number."""
 
-    def interrupted(spec: RunSpec, folder: Path) -> Report:
+    def interrupted(spec: RunSpec, folder: Path, **_: object) -> Report:
         if folder.name == at:
             raise KeyboardInterrupt
         return launch.launch(spec, folder, STUB)

@@ -175,7 +175,7 @@ def test_random_weights_have_no_accuracy_and_still_an_error() -> None:
     assert (result.accuracy, result.f1, result.agreement, rows) == (None, None, None, [])
     assert result.absent_because == "the weights are random"
     assert result.cosine_min is not None and result.cosine_min < 0.999
-    assert result.samples == accuracy.RANDOM_SEQUENCES
+    assert result.samples == accuracy.FEW_SEQUENCES
 
 
 def test_data_without_labels_have_no_accuracy(classifier: Loaded) -> None:

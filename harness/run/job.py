@@ -34,6 +34,7 @@ from harness.values.report import CONFIG_FAILURE, NOT_INSTALLED, REPORT_FILE, Fa
 from harness.values.spec import RunSpec
 
 FINISHED, FAILED, WRONG_INPUT = 0, 1, 2
+REFERENCES = "references"
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,11 @@ class Place:
     def progress(self, sweep: record.Sweep | None) -> str:
         """`[3/8]`, or nothing for a run of its own."""
         return "" if sweep is None else progress.place(int(self.settings.job.num), sweep.total)
+
+    @property
+    def references(self) -> Path | None:
+        """Where the jobs of a sweep keep what each of them would compute again."""
+        return None if self.sweep is None else self.sweep / REFERENCES
 
     def name(self, spec: RunSpec, sweep: record.Sweep | None) -> str:
         """What is measured, for the console."""
@@ -97,7 +103,7 @@ def _run(cfg: DictConfig, place: Place, console: Console) -> int:
         kept = None if sweep is None else _kept(place, spec, sweep)
         shown.announce(console, folder, place.name(spec, sweep) + ("" if kept is None else ", kept"))
         _settle_what_was_killed(folder, sweep_folder)
-        report = kept or launch(spec, folder)
+        report = kept or launch(spec, folder, references=place.references)
     except UserError as problem:
         _record_refusal(spec, problem, folder)
         raise

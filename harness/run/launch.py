@@ -38,7 +38,9 @@ PR_SET_PDEATHSIG = 1
 SYS_SET_MEMPOLICY, MPOL_BIND = 238, 2  # x86-64
 
 
-def launch(spec: RunSpec, folder: Path, worker: Sequence[str] | None = None) -> Report:
+def launch(
+    spec: RunSpec, folder: Path, worker: Sequence[str] | None = None, references: Path | None = None
+) -> Report:
     """Measures `spec` and leaves `report.json` in `folder`; a job that goes wrong is a failed report.
 
     Args:
@@ -46,6 +48,7 @@ def launch(spec: RunSpec, folder: Path, worker: Sequence[str] | None = None) -> 
         folder: where spec.json, report.json and the samples go; results of an earlier run there are removed.
         worker: command that takes the path of a spec.json, instead of harness.worker in the backend's own
             interpreter; tests put another one here.
+        references: folder in which the jobs of a sweep keep the reference's answers for each other.
     Raises:
         NotInstalled: the backend has no environment here.
         UserError: the host settings do not fit this machine, backend.python is no program, or the op would be
@@ -56,7 +59,8 @@ def launch(spec: RunSpec, folder: Path, worker: Sequence[str] | None = None) -> 
     python = peers.interpreter(spec.backend)
     if spec.backend.name == "op" and worker is None and python == sys.executable:
         own_op.check(ROOT, os.environ)
-    worker = worker or (python, *WORKER)
+    shared = ("--references", str(references)) if references is not None else ()
+    worker = (*(worker or (python, *WORKER)), *shared)
     placements = host.plan(spec.host, frozenset(os.sched_getaffinity(0)))
     folder.mkdir(parents=True, exist_ok=True)
     earlier.remove(folder)

@@ -204,6 +204,8 @@ class Accuracy:
     cosine_min: smallest cosine to the reference's embeddings; of a classifier, to its mean hidden states.
     For embeddings: threshold is the reference's cosine of best accuracy, which decides for both models, and
     roc_auc is of the cosine.
+    reference_reused: another job of the sweep had computed the reference's answers, see
+    harness/worker/references.py.
     """
 
     samples: int = 0
@@ -224,6 +226,7 @@ class Accuracy:
     reference_roc_auc: float | None = None
     data_digest: str | None = None
     absent_because: str | None = None
+    reference_reused: bool = False
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,5 @@
-"""`python -m harness.worker SPEC.json`: measures what SPEC.json says and writes the result beside it.
+"""`python -m harness.worker [--references FOLDER] SPEC.json`: measures what SPEC.json says and writes the
+result beside it. In FOLDER the jobs of a sweep keep what they would otherwise all compute.
 
 Exit status 0 when the report is complete, 1 when it is a failed one, 2 for a wrong call, 74 when the disk is
 full.
@@ -22,18 +23,19 @@ MESSAGE_LIMIT = 1000
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Runs the spec that the only argument names; returns the exit status."""
-    if len(arguments) != 1:
-        print("usage: python -m harness.worker SPEC.json", file=sys.stderr)
+    """Runs the spec that the last argument names; returns the exit status."""
+    if len(arguments) not in (1, 3) or list(arguments[:-1:2]) not in ([], ["--references"]):
+        print("usage: python -m harness.worker [--references FOLDER] SPEC.json", file=sys.stderr)
         return 2
-    path = Path(arguments[0])
+    path = Path(arguments[-1])
+    references = Path(arguments[1]) if len(arguments) == 3 else None
     try:
         spec = RunSpec.read(path)
     except (OSError, ValueError, TypeError) as error:
         print(f"SPEC.json={str(path)!r}: is no spec ({one_paragraph(error)}).", file=sys.stderr)
         return 2
     try:
-        return _carry_out(spec, path.parent)
+        return _carry_out(spec, path.parent, references)
     except OSError as error:
         if not reserve.is_full(error):
             raise
@@ -41,10 +43,10 @@ def main(arguments: Sequence[str]) -> int:
         return DISK_FULL
 
 
-def _carry_out(spec: RunSpec, folder: Path) -> int:
+def _carry_out(spec: RunSpec, folder: Path, references: Path | None) -> int:
     journal = begin(spec, folder)
     try:
-        run(spec, journal)
+        run(spec, journal, references)
     except Exception as error:
         # The parent prints the message of the report; the traceback is for those who ask for it.
         if os.environ.get("HYDRA_FULL_ERROR") == "1":

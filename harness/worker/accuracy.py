@@ -20,12 +20,15 @@ from harness.values.spec import SCORED_TASKS, RunSpec
 from harness.worker import scoring
 from harness.worker.backends import Head
 from harness.worker.data import Pairs
+from harness.worker.references import Reference
 from harness.worker.tokens import Batch, length_order, random_batch, text_batches, texts_of
 from harness.worker.weights import Loaded
 
 BATCH_SIZE = 32
 # Sequences of random ids on which the error against the reference is taken where no labelled text can be.
 RANDOM_SEQUENCES = 16
+# Of random weights, whose error says little of any other weights.
+FEW_SEQUENCES = 4
 
 Array = NDArray[Any]
 Call = Callable[..., torch.Tensor]
@@ -157,17 +160,18 @@ def _error_on_random_ids(
 ) -> Accuracy:
     """Error against the reference on rows of the timed length and shorter ones: padding takes part."""
     seq_len = spec.batch.seq_len
-    lengths = [max(1, seq_len - row * seq_len // RANDOM_SEQUENCES) for row in range(RANDOM_SEQUENCES)]
+    count = FEW_SEQUENCES if loaded.source == "random" else RANDOM_SEQUENCES
+    lengths = [max(1, seq_len - row * seq_len // count) for row in range(count)]
     batch = random_batch(loaded.model.config.vocab_size, lengths, seq_len, spec.seed)
-    inputs = Inputs([batch], np.arange(RANDOM_SEQUENCES))
+    inputs = Inputs([batch], np.arange(count))
     if loaded.task == "paraphrase-classification":
         model = loaded.model if in_place else None
         found, expected, cosine_min = _logits(call, reference, model, inputs)
         logit_max_abs = float(np.abs(found - expected).max())
-        return Accuracy(samples=RANDOM_SEQUENCES, logit_max_abs=logit_max_abs, cosine_min=cosine_min)
+        return Accuracy(samples=count, logit_max_abs=logit_max_abs, cosine_min=cosine_min)
     expected = _outputs(reference, inputs, "reference", _pooled)
     found = _outputs(call, inputs, "measured", _pooled)
-    return Accuracy(samples=RANDOM_SEQUENCES, cosine_min=float(scoring.cosines(found, expected).min()))
+    return Accuracy(samples=count, cosine_min=float(scoring.cosines(found, expected).min()))
 
 
 def _logits(
@@ -220,6 +224,18 @@ def _outputs(
     call: Call, inputs: Inputs, what: str, collect: Callable[[torch.Tensor, Batch], torch.Tensor]
 ) -> Array:
     """Rows in the order of the texts, fp32. RuntimeError when one is not finite: it decides at random."""
+
+    def compute() -> Array:
+        return _computed(call, inputs, what, collect)
+
+    if isinstance(call, Reference):
+        return call.answers(inputs.batches, inputs.order, collect.__name__, compute)
+    return compute()
+
+
+def _computed(
+    call: Call, inputs: Inputs, what: str, collect: Callable[[torch.Tensor, Batch], torch.Tensor]
+) -> Array:
     rows = []
     with torch.inference_mode():
         for batch in tqdm(inputs.batches, desc=f"accuracy: {what}", unit="batch", leave=False, disable=None):

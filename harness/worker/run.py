@@ -29,8 +29,10 @@ if TYPE_CHECKING:
 BARRIER_POLL_SECONDS = 0.05
 
 
-def run(spec: RunSpec, journal: Journal) -> None:
+def run(spec: RunSpec, journal: Journal, references: Path | None = None) -> None:
     """Carries out `spec` and leaves the result in `journal` and its folder.
+
+    references: where the jobs of a sweep keep the reference's answers for each other, see references.py.
 
     Raises UserError for a wrong input and anything else for a defect; what was measured before is then on
     disk.
@@ -51,6 +53,7 @@ def run(spec: RunSpec, journal: Journal) -> None:
             throughput,
             weights,
         )
+        from harness.worker.references import Reference
 
         transformers.logging.set_verbosity_error()
         transformers.utils.logging.disable_progress_bar()
@@ -66,7 +69,10 @@ def run(spec: RunSpec, journal: Journal) -> None:
         memory=Memory(weights_mb=_megabytes(loaded.model.parameters())),
     )
     # Before any conversion, and before importing the op, which replaces Hugging Face's encoder.
-    reference = backends.reference_of(loaded.model) if spec.measure.accuracy else None
+    reference = None
+    if spec.measure.accuracy:
+        conditions = journal.report.identity.fingerprint or ""
+        reference = Reference(backends.reference_of(loaded.model), references, conditions)
 
     if spec.backend.name == "op":
         with journal.phase("import op", "import_s"):
@@ -88,7 +94,7 @@ def run(spec: RunSpec, journal: Journal) -> None:
             )
             if rows:
                 write_json(journal.folder / PREDICTIONS_FILE, rows)
-        journal.record(accuracy=result)
+        journal.record(accuracy=dataclasses.replace(result, reference_reused=reference.reused))
         del reference
 
     if not spec.measure.throughput:
