@@ -9,13 +9,18 @@ from harness.values.errors import UserError
 
 MULTIRUN = ("-m", "--multirun")
 # Of the whole command.
-ONCE = ("resume",)
+ONCE = ("resume", "dry")
 
 
 def flags_first(arguments: list[str]) -> list[str]:
     """`model=x -m batch=1,4` as `-m model=x batch=1,4`: argparse refuses a flag between two overrides."""
     flags = [argument for argument in arguments if argument in MULTIRUN]
     return flags + [argument for argument in arguments if argument not in MULTIRUN]
+
+
+def dry_as_setting(arguments: list[str]) -> list[str]:
+    """`--dry` as `dry=true`: argparse knows Hydra's own flags only."""
+    return ["dry=true" if argument == "--dry" else argument for argument in arguments]
 
 
 def quote_numbers(arguments: list[str], conf: Path) -> list[str]:

@@ -59,9 +59,11 @@ class Command:
     """What the command is to do; nothing of it is a setting of what is measured.
 
     resume: go on with a sweep that was stopped: its finished jobs are kept, the others are measured.
+    dry: list the jobs and how long they will take, and measure nothing; `--dry` is the same.
     """
 
     resume: bool = False
+    dry: bool = False
 
 
 def _thawed(spec: type) -> type:

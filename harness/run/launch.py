@@ -68,7 +68,9 @@ def launch(
     spec.write(folder / SPEC_FILE)
     try:
         reserve.hold(folder)
+        begin = time.monotonic()
         report = _measured(spec, folder, placements, worker)
+        report = dataclasses.replace(report, wall_s=time.monotonic() - begin)
     except KeyboardInterrupt:
         # Where several instances measured, or none had begun, there is no report yet.
         unfinished.abandon(folder, INTERRUPTED)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import dataclass
-from pathlib import Path
 
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -12,7 +11,7 @@ from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from harness.ask.check import resolve
-from harness.ask.schema import to_spec, to_tracking
+from harness.ask.schema import Tracking, to_spec, to_tracking
 from harness.values.errors import UserError
 from harness.values.spec import RunSpec
 
@@ -30,6 +29,7 @@ class Job:
     number: int
     name: str
     spec: RunSpec
+    tracking: Tracking
     contender: str | None
 
 
@@ -74,13 +74,8 @@ def jobs(config: DictConfig) -> list[Job]:
 def of_config(composed: DictConfig, number: int = 0, name: str = ".") -> Job:
     """The job of a whole composed configuration, Hydra's part included. UserError for a wrong store, too."""
     task = OmegaConf.masked_copy(composed, [str(key) for key in composed if key != "hydra"])
-    to_tracking(task)
-    return Job(number, name, resolve(to_spec(task)), composed.hydra.runtime.choices.get("contender"))
-
-
-def folder_of(config: DictConfig, job: Job) -> Path:
-    """Where a job of a sweep is measured."""
-    return Path(config.hydra.sweep.dir) / job.name
+    contender = composed.hydra.runtime.choices.get("contender")
+    return Job(number, name, resolve(to_spec(task)), to_tracking(task), contender)
 
 
 def _parsed(config: DictConfig) -> list[Override]:

@@ -85,7 +85,7 @@ def take_up(folder: Path, jobs: Sequence[plan.Job], tracking: Tracking) -> Left:
     known = {folder / job.name for job in jobs}
     if beyond := [path.name for path in record.job_folders(folder) if path not in known]:
         raise _changed(f"it has a job {beyond[0]}, and this command line has {len(jobs)} jobs")
-    kept, replaced = [], []
+    finished, replaced = [], []
     for job in jobs:
         report, spec = _stored(folder / job.name)
         if spec is not None and (names := _different(spec, job.spec)):
@@ -94,10 +94,20 @@ def take_up(folder: Path, jobs: Sequence[plan.Job], tracking: Tracking) -> Left:
             )
             raise _changed(f"{names[0]} of job {job.name} was {then}, and would be {now}")
         if report is not None and report.status == "finished":
-            kept.append(job.name)
+            finished.append(job.name)
         elif report is not None:
             replaced.append(digest(folder / job.name))
-    return Left(sweep, tuple(kept), tuple(replaced))
+    return Left(sweep, tuple(finished), tuple(replaced))
+
+
+def kept(folder: Path, jobs: Sequence[plan.Job]) -> set[str]:
+    """Folders of the jobs that `take_up` would keep; changes nothing, whatever it finds."""
+    found = ((job, _stored(folder / job.name)[0]) for job in jobs)
+    return {
+        job.name
+        for job, report in found
+        if report is not None and report.status == "finished" and not _different(report.spec, job.spec)
+    }
 
 
 def digest(job: Path) -> str:

@@ -23,7 +23,7 @@ from rich.console import Console
 from harness.ask.composing import Told, no_place, paragraph
 from harness.ask.schema import Tracking, to_tracking
 from harness.judge.variants import frozen, of_runs
-from harness.run import earlier, plan, repetitions, resume, side_by_side
+from harness.run import dry, earlier, plan, repetitions, resume, side_by_side
 from harness.run.job import FAILED, FINISHED, WRONG_INPUT, hidden, not_logged, refuse_run
 from harness.sinks import console as shown
 from harness.sinks import files, mlflow_sink, record
@@ -50,6 +50,8 @@ class SweepCallback(Callback):
             if config.resume:
                 remedy = "Add -m and what to go through, or leave it out"
                 raise UserError("resume", True, "a run of its own has nothing to go on with", remedy)
+            if config.dry:
+                raise Told(dry.of_run(config, console))
             refuse_run(config)
         except (UserError, OmegaConfBaseException) as problem:
             shown.error(console, str(problem))
@@ -65,6 +67,8 @@ class SweepCallback(Callback):
         try:  # Hydra would make a warning of an error, and go on
             folder = Path(config.hydra.sweep.dir)
             side_by_side.arrange(config)
+            if config.dry:
+                raise Told(dry.of_sweep(config, console))
             tracking = to_tracking(config)
             if tracking.kind == "mlflow":
                 refuse_deleted(tracking.uri, tracking.experiment)

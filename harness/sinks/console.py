@@ -57,11 +57,26 @@ def summary(console: Console, reports: list[Report]) -> None:
         console.print(redact(note), highlight=False, markup=False, soft_wrap=True)
 
 
-def _drawn(shown: list[Column], body: list[Row]) -> Table:
+def listing(console: Console, title: str, head: list[str], body: list[list[str]]) -> None:
+    """Prints rows of text below their titles; lines are never cut, whatever the width."""
+    drawn = _empty()
+    for name in head:
+        drawn.add_column(name, no_wrap=True)
+    for row in body:
+        drawn.add_row(*(Text(cell) for cell in row))
+    console.print(title, style="bold", highlight=False, markup=False, soft_wrap=True)
+    width, console.width = console.width, max(console.width, _width(console, drawn))
+    console.print(drawn)
+    console.width = width
+
+
+def _empty() -> Table:
     # No vertical lines and little padding: the table fits into 80 columns, which is what a pipe has.
-    drawn = Table(
-        box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False,
-    )  # fmt: skip
+    return Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
+
+
+def _drawn(shown: list[Column], body: list[Row]) -> Table:
+    drawn = _empty()
     for column in shown:
         drawn.add_column(column.title, justify="left" if column is CONTENDER else "right", no_wrap=True)
     for row in body:

@@ -280,6 +280,7 @@ class Report:
     backend: what the backend says of itself: its threads, its settings, what it fused.
     instances: the reports' throughputs when several processes measured together (host.instances > 1).
     repeated: None for a single process; see harness/run/repetitions.py.
+    wall_s: from the start of the job's processes to their end, in seconds.
     """
 
     spec: RunSpec
@@ -296,6 +297,7 @@ class Report:
     instances: tuple[float, ...] = ()
     repeated: Repeated | None = None
     started_at: str | None = None
+    wall_s: float | None = None
 
     @property
     def not_installed(self) -> bool:
