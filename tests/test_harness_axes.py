@@ -219,3 +219,31 @@ def test_a_sweep_over_a_field_of_no_column_has_it_in_its_table(cli: Cli, tmp_pat
     lines = (tmp_path / "sweep/sweep.csv").read_text().splitlines()
     assert lines[0].startswith("contender,skip_padding,seed,") and len(set(lines)) == 5
     assert RunSpec.read(tmp_path / "sweep/0/spec.json").seed == 3
+
+
+def test_four_jobs_of_two_axes_are_told_apart_everywhere(
+    cli: Cli, store_uri: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """A job has the same values in each place, and none has another's."""
+    assert cli("-m", "backend.skip_padding=false,true", "seed=0,1", f"tracking.uri={store_uri}") == 0
+    pairs = [("false", "0"), ("false", "1"), ("true", "0"), ("true", "1")]
+    out = capfd.readouterr().out
+    begun = [line for line in out.splitlines() if line.startswith("[") and "->" in line]
+    for line, (skip, seed) in zip(begun, pairs, strict=True):
+        assert f", backend.skip_padding={skip}, seed={seed}  -> " in line
+    rows = [line.split() for line in out.splitlines() if line.startswith("op-fp32 ")]
+    assert [tuple(row[1:3]) for row in rows] == pairs
+    csv = [line.split(",") for line in (tmp_path / "sweep/sweep.csv").read_text().splitlines()]
+    assert csv[0][1:3] == ["skip_padding", "seed"] and [tuple(row[1:3]) for row in csv[1:]] == pairs
+    page = (tmp_path / "sweep/sweep.html").read_text()
+    assert all(f"<td>{skip}</td><td>{seed}</td>" in page for skip, seed in pairs)
+    reports = [Report.read(tmp_path / f"sweep/{number}") for number in range(4)]
+    charted = [tick.get_text() for tick in files.sweep_figure(reports).axes[0].get_yticklabels()]
+    assert charted == [f"op-fp32 skip_padding {skip} seed {seed}" for skip, seed in pairs]
+    client = MlflowClient(tracking_uri=store_uri)
+    runs = client.search_runs([client.get_experiment_by_name("bert-op").experiment_id])
+    children = [run for run in runs if "mlflow.parentRunId" in run.data.tags]
+    named = {run.info.run_name for run in children}
+    assert named == {f"op-fp32 minilm 4x128 skip_padding {skip} seed {seed}" for skip, seed in pairs}
+    chosen = {(run.data.params["skip_padding"].lower(), run.data.params["seed"]) for run in children}
+    assert chosen == set(pairs)

@@ -7,6 +7,7 @@ import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,7 +18,7 @@ from worker_tools import ARCHITECTURE, make_checkpoint, path_model, run_spec, wr
 from harness.run import job, launch
 from harness.values.report import PREDICTIONS_FILE, SPEC_FILE, Accuracy, Report
 from harness.values.spec import BackendSpec, BatchSpec, DataSpec, HostSpec, ModelSpec, RunSpec
-from harness.worker import references, weights
+from harness.worker import accuracy, references, weights
 from harness.worker.__main__ import main
 from harness.worker.backends import Head
 from harness.worker.references import Reference
@@ -35,9 +36,9 @@ def scored(spec: RunSpec, folder: Path, kept: Path | None) -> Accuracy:
     spec.write(folder / SPEC_FILE)
     options = [] if kept is None else ["--references", str(kept)]
     assert main([*options, str(folder / SPEC_FILE)]) == 0
-    accuracy = Report.read(folder).accuracy
-    assert accuracy is not None
-    return accuracy
+    found = Report.read(folder).accuracy
+    assert found is not None
+    return found
 
 
 def models(folder: Path) -> dict[str, ModelSpec]:
@@ -68,6 +69,27 @@ def test_the_accuracies_are_those_of_a_job_that_is_alone(kind: str, tmp_path: Pa
         found[precision] = alone
     assert found["fp32"] != found["bf16"], "what is measured is not taken for what it is compared with"
     assert len(list(kept.iterdir())) == 1
+
+
+@pytest.mark.parametrize("kind", ["classifier", "embedder"])
+def test_hugging_face_as_it_is_answers_once(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = DataSpec("pairs", path=str(write_pairs(tmp_path / "pairs.tsv")), samples="all")
+    spec = run_spec(models(tmp_path)[kind], data=data, backend=BackendSpec("hf", "eager"))
+    computed, seen = accuracy._computed, []
+
+    def counting(call: object, inputs: accuracy.Inputs, what: str, collect: Any) -> Any:
+        seen.append(what)
+        return computed(call, inputs, what, collect)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(accuracy, "_computed", counting)
+    alone = scored(spec, tmp_path / "alone", None)
+    assert seen == ["reference", "measured"]
+    assert scored(spec, tmp_path / "first", tmp_path / "kept") == alone and seen[2:] == ["reference"]
+    traced = dataclasses.replace(spec, backend=BackendSpec("hf", "jit"))
+    assert scored(traced, tmp_path / "traced", tmp_path / "kept").reference_reused
+    assert len(seen) > 3 and "reference" not in seen[3:], "another graph is measured"
 
 
 def test_whatever_the_answers_depend_on_makes_others_of_them(tmp_path: Path) -> None:

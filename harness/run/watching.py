@@ -22,7 +22,13 @@ def name(spec: RunSpec, sweep: record.Sweep | None = None, words: Sequence[str] 
     """A job in one line. words: its overrides, of which those that the sweep goes through are shown."""
     told = f"{spec.contender}, {spec.model.name}, batch {spec.batch.size} x {spec.batch.seq_len}"
     swept = set(sweep.swept) - set(TOLD) if sweep is not None else set()
-    return ", ".join([told, *(word for word in words if word.lstrip("+").partition("=")[0] in swept)])
+    return ", ".join([told, *(_typed(word) for word in words if word.lstrip("+").partition("=")[0] in swept)])
+
+
+def _typed(word: str) -> str:
+    """As one would type it: Hydra has `true` as Python's True."""
+    name, _, value = word.partition("=")
+    return f"{name}={value.lower() if value in ('True', 'False') else value}"
 
 
 def left(folder: Path, sweep: record.Sweep, now: float | None = None) -> str | None:

@@ -34,7 +34,7 @@ class Reference(Head):
     """The model to compare with, and where its answers are kept.
 
     folder: of a sweep; None for a job that is alone, which computes them for itself. conditions: fingerprint
-    of where they are computed. reused: whether another job had computed what was asked for last.
+    of where they are computed. reused: whether another job had computed what was asked for first.
     """
 
     def __init__(self, head: Head, folder: Path | None = None, conditions: str = "") -> None:
@@ -42,6 +42,7 @@ class Reference(Head):
         self.folder = folder
         self.conditions = conditions
         self.reused = False
+        self._asked = False
         self.eval()
 
     def answers(
@@ -55,7 +56,8 @@ class Reference(Head):
             return compute()
         file = self.folder / f"{self._key(batches, order, what)}.npy"
         found = _read(file, len(order))
-        self.reused = found is not None
+        self.reused = self.reused if self._asked else found is not None
+        self._asked = True
         if found is not None:
             return found
         rows = compute()
