@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -33,6 +34,13 @@ def test_the_time_that_is_left_counts_what_has_ended_since_the_sweep_began(tmp_p
     assert watching.left(tmp_path, sweep, now=1020.0) == "60 s", "two jobs took 20 s, six are left"
     unfinished.mark(tmp_path / "2")
     assert watching.left(tmp_path, sweep, now=1020.0) == "2 min", "one took 20 s, seven are left"
+
+
+def test_jobs_that_are_kept_take_no_time(tmp_path: Path) -> None:
+    sweep = a_sweep(tmp_path, [500.0, 1000.0, 1020.0])
+    sweep = dataclasses.replace(sweep, kept=("0", "1"))
+    assert watching.left(tmp_path, sweep, now=1020.0) == "2 min", "one took 20 s, five are left"
+    assert watching.left(tmp_path, dataclasses.replace(sweep, total=6), now=1020.0) == "60 s"
 
 
 def test_no_time_is_told_where_there_is_none(tmp_path: Path) -> None:

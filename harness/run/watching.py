@@ -37,9 +37,10 @@ def left(folder: Path, sweep: record.Sweep, now: float | None = None) -> str | N
     """
     if sweep.total is None or sweep.began is None:
         return None
-    done = sum(_is_over(job, sweep.began) for job in record.job_folders(folder))
+    kept = {folder / name for name in sweep.kept}  # they take no time
+    done = sum(_is_over(job, sweep.began) for job in record.job_folders(folder) if job not in kept)
     elapsed = (time.time() if now is None else now) - sweep.began
-    seconds = progress.seconds_left(elapsed, done, sweep.total - done)
+    seconds = progress.seconds_left(elapsed, done, sweep.total - len(kept) - done)
     return progress.duration(seconds) if seconds else None
 
 
