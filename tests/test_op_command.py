@@ -70,6 +70,7 @@ def test_a_machine_at_its_worst_fits_the_screen_too(machine: Machine) -> None:
         cores_affinity=192,
         cores_quota=2.5,
         threads=96,
+        threads_op=3,
         torch="2.14.1+cu130",
         library="/home/somebody/" + "a-long-name/" * 6 + "site-packages/bert_op/libBertOpPT.so",
         library_from="the checkout /home/somebody/" + "a-long-name/" * 4,
@@ -82,7 +83,7 @@ def test_a_machine_at_its_worst_fits_the_screen_too(machine: Machine) -> None:
     for said in (
         "avx512; this CPU has amx (BERT_OP_MAX_ISA=avx512); no bf16",
         "192 of 192 by affinity, a quota of 2.5; torch uses 96, too many: set",
-        "OMP_NUM_THREADS=2",
+        "OMP_NUM_THREADS=3",
         "Not bert, roberta, xlm-roberta: --json says why",
         "skipping padding",
     ):

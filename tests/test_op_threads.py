@@ -217,3 +217,36 @@ def test_pool_of_processes_pinned_to_cores() -> None:
     command = [sys.executable, "-c", POOL, str(Path(__file__).parent)]
     result = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
     assert result.stdout.strip() == "True", result.stderr[-3000:]
+
+
+THREADS = "import bert_op, torch; torch.set_num_threads(8); print(bert_op.explain()['threads'])"
+
+
+def test_no_more_threads_than_the_affinity_allows() -> None:
+    one = f"import os; os.sched_setaffinity(0, {{min(os.sched_getaffinity(0))}}); {THREADS}"
+    run = subprocess.run([sys.executable, "-c", one], capture_output=True, text=True, check=True)
+    assert run.stdout.strip() == "1"
+
+
+@pytest.fixture
+def cpu_group() -> Iterator[Path]:
+    """A control group of version 1 that this test may make; version 2 needs its parent to delegate."""
+    root = Path("/sys/fs/cgroup/cpu")
+    group = root / f"bert_op_test_{os.getpid()}"
+    if not (root / "cpu.cfs_quota_us").exists():
+        pytest.skip("no control groups of version 1 for CPU time here")
+    try:
+        group.mkdir()
+    except OSError as error:
+        pytest.skip(f"no control group can be made here: {error}")
+    yield group
+    group.rmdir()
+
+
+@pytest.mark.parametrize(("quota", "threads"), [(50_000, "1"), (100_000, "1"), (150_000, "2"), (-1, None)])
+def test_no_more_threads_than_the_quota_allows(cpu_group: Path, quota: int, threads: str | None) -> None:
+    (cpu_group / "cpu.cfs_quota_us").write_text(str(quota))
+    inside = f"open('{cpu_group}/cgroup.procs', 'w').write('0'); {THREADS}"
+    run = subprocess.run([sys.executable, "-c", inside], capture_output=True, text=True, check=True)
+    cores = len(os.sched_getaffinity(0))
+    assert run.stdout.strip() == str(min(8, cores, int(threads) if threads else cores))

@@ -22,6 +22,7 @@
 #include "bindings/recording.h"
 #include "bindings/tensor_view.h"
 #include "encoder/arena.h"
+#include "encoder/cores.h"
 #include "encoder/encoder.h"
 #include "encoder/pack.h"
 #include "encoder/threads.h"
@@ -69,7 +70,8 @@ auto with_one_error(Function&& function) -> decltype(function()) {
   }
 }
 
-int torch_threads() { return static_cast<int>(torch::stable::get_num_threads()); }
+// Torch's, but no more than there are cores for.
+int threads_of_call() { return usable_threads(static_cast<int>(torch::stable::get_num_threads())); }
 
 // ---- tensors ---------------------------------------------------------------------------------------------------------
 
@@ -262,7 +264,7 @@ Tensors prepack(const Tensors& weights, int64_t num_heads, const std::string& hi
     std::memset(arena, 0, bytes);
     write_head(arena, shape);
     std::atomic<int64_t> next{0};
-    const auto pack_all = [&, threads = torch_threads()] {
+    const auto pack_all = [&, threads = threads_of_call()] {
       run_parallel(threads, [&](int, int) {
         for (int64_t index = next++; index < shape.num_layers; index = next++) {
           pack_one_layer(shape, arena, index, weights, factors);
@@ -372,7 +374,7 @@ Tensor run(const Tensor& hidden_states, const std::optional<Tensor>& attention_m
                  .seq_len = seq_len,
                  .mask = mask.mask,
                  .skip_padding = skip_padding,
-                 .threads = torch_threads(),
+                 .threads = threads_of_call(),
                  .isa = active_isa(),
                  .profile = profiles == nullptr ? nullptr : &measured.profile});
     if (profiles != nullptr) profiles->push_back(measured);
@@ -420,6 +422,8 @@ std::string stop_profile() {
 }
 
 // ---- information -----------------------------------------------------------------------------------------------------
+
+int64_t threads() { return threads_of_call(); }
 
 std::string build_info() {
   return with_one_error([] { return build_info_json("\"torch\": \"" BERT_OP_TORCH_VERSION "\""); });
@@ -473,6 +477,7 @@ STABLE_TORCH_LIBRARY(bert_op, m) {
       "encoder.joined(Tensor hidden_states, Tensor? attention_mask, Tensor packed, *, bool skip_padding=False) -> "
       "Tensor");
   m.def("build_info() -> str");
+  m.def("threads() -> int");
   m.def("describe(Tensor[] packed) -> str");
   m.def("start_profile() -> ()");
   m.def("stop_profile() -> str");
@@ -489,6 +494,7 @@ STABLE_TORCH_LIBRARY_IMPL(bert_op, Meta, m) { m.impl("prepack", TORCH_BOX(&prepa
 
 STABLE_TORCH_LIBRARY_IMPL(bert_op, CompositeImplicitAutograd, m) {
   m.impl("build_info", TORCH_BOX(&build_info));
+  m.impl("threads", TORCH_BOX(&threads));
   m.impl("describe", TORCH_BOX(&describe));
   m.impl("start_profile", TORCH_BOX(&start_profile));
   m.impl("stop_profile", TORCH_BOX(&stop_profile));

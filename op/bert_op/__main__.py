@@ -141,9 +141,8 @@ def _tier(machine: Machine) -> str:
 def _cores(machine: Machine) -> str:
     quota = "no quota" if machine.cores_quota is None else f"a quota of {machine.cores_quota:g}"
     text = f"{machine.cores_affinity} of {machine.cores} by affinity, {quota}; torch uses {machine.threads}"
-    most = min(machine.cores_affinity, machine.cores_quota or machine.cores_affinity)
-    if machine.threads > most:
-        text += f", too many: set OMP_NUM_THREADS={max(1, int(most))}"
+    if machine.threads > machine.threads_op:
+        text += f", too many: set OMP_NUM_THREADS={machine.threads_op}"
     return text
 
 

@@ -34,7 +34,8 @@ def explain(model: nn.Module | None = None, inputs: Any = None) -> dict[str, Any
         `version`, `commit`, `dirty`, `compiler`, `torch`: what the library was built from and for;
         `isa`, `isa_detected`, `isa_available`: the tier in use, the best one of this CPU, and all in the
             library;
-        `library`: its path; `threads`: how many the operator uses;
+        `library`: its path; `threads`: how many the operator uses, torch's or fewer, where affinity or the
+            container's CPU quota allow fewer;
         `precision`, `skip_padding`: of the model, or of models created from here on if none is given. Where
             nobody chose the precision, it is the one in which a call at this place runs, so under
             `torch.autocast` that of autocast; "follows the model" where the operator runs nothing.
@@ -50,7 +51,7 @@ def explain(model: nn.Module | None = None, inputs: Any = None) -> dict[str, Any
     process = {
         **build_info(),
         "library": loaded_from(),
-        "threads": torch.get_num_threads(),
+        "threads": torch.ops.bert_op.threads(),
         "precision": policy.precision or FOLLOWS,
         "skip_padding": policy.skip_padding,
     }

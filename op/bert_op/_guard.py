@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 from torch import nn
-from tqdm.auto import tqdm
+from transformers.utils import logging as transformers_logging
 
 from bert_op._packed_encoder import PackedEncoder
 from bert_op._packing import OriginalPath, layers_packed_apart
@@ -169,7 +169,10 @@ def _ranked(
     batches = search.batches_of(numbers)
     expected = search.answers(exact, batches)
     left = {}
-    for place in tqdm(search.places, desc="bert_op: what each linear layer costs", disable=None, leave=False):
+    progress = transformers_logging.tqdm(
+        search.places, desc="bert_op: what each linear layer costs", disable=None, leave=False
+    )
+    for place in progress:
         left[place] = distance(target, expected, search.answers(search.policy([place]), batches))
     return sorted(search.places, key=lambda place: (left[place], search.places.index(place)))
 

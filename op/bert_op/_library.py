@@ -26,7 +26,16 @@ TIER_VARIABLE = "BERT_OP_MAX_ISA"
 TIERS = ("portable", "avx2", "avx512", "avx512_vnni", "amx")
 OLDEST_TORCH = (2, 11)
 
-_OPERATORS = ("prepack", "encoder", "start_profile", "stop_profile", "build_info", "describe", "measure_peak")
+_OPERATORS = (
+    "prepack",
+    "encoder",
+    "start_profile",
+    "stop_profile",
+    "build_info",
+    "threads",
+    "describe",
+    "measure_peak",
+)
 _WATCH = "bert_op_unchanged"
 _loaded_from: str | None = None
 

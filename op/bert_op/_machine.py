@@ -44,7 +44,8 @@ class Machine:
         bf16_instructions: whether the tier in use multiplies bf16 itself, not in fp32 after widening.
         cores, cores_affinity: how many the machine has and how many this process may run on.
         cores_quota: how many cores' worth of time its container may take; None without a limit.
-        threads: how many torch computes with, and so the operator.
+        threads, threads_op: how many torch computes with, and the operator: no more than affinity and quota
+            allow.
         python, torch, transformers: versions; None where transformers is not installed.
         transformers_range: the versions that bert_op asks for, and `transformers_fits` whether this is one of
             them; None where bert_op was not installed by pip, so that nothing says it.
@@ -65,6 +66,7 @@ class Machine:
     cores_affinity: int
     cores_quota: float | None
     threads: int
+    threads_op: int
     python: str
     torch: str
     transformers: str | None
@@ -101,6 +103,7 @@ def this_machine() -> Machine:
         cores_affinity=len(os.sched_getaffinity(0)),
         cores_quota=cpu_quota(_read(_OWN_CGROUPS), _CGROUPS),
         threads=torch.get_num_threads(),
+        threads_op=torch.ops.bert_op.threads(),
         python=platform.python_version(),
         torch=torch.__version__,
         transformers=transformers,

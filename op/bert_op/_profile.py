@@ -123,7 +123,7 @@ def profile(model: nn.Module, inputs: Any, *, repeats: int = 7, warmup: int = 2)
         passes=tuple(total for total, _ in timed),
         precisions=tuple(dict.fromkeys(name for record in records for name in record["precisions"])),
         isa=build_info()["isa"],
-        threads=torch.get_num_threads(),
+        threads=torch.ops.bert_op.threads(),
         shapes=_shapes_of(inputs),
     )
 
