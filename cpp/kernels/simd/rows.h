@@ -42,7 +42,14 @@ BERT_OP_INLINE Bounds bounds_of(Bf16, const std::byte* row, std::int64_t begin, 
 BERT_OP_INLINE Vec load_floats(F32, const std::byte* from) { return load(from); }
 
 BERT_OP_INLINE Vec load_floats(Bf16, const std::byte* from) {
+#if defined(__AVX512BW__)
+  // Each to the upper half of 32 bits, in one instruction.
+  const __m512i places = _mm512_slli_epi32(_mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15), 16);
+  const __m512i halves = _mm512_castsi256_si512(load<__m256i>(from));
+  return (Vec)_mm512_maskz_permutexvar_epi16(0xaaaaaaaa, places, halves);
+#else
   return bit_cast<Vec>(__builtin_convertvector(load<VecHalf>(from), VecUint) << 16);
+#endif
 }
 
 template <bool Clamp>
@@ -78,6 +85,12 @@ BERT_OP_INLINE void quantize_chunk(Source source, std::byte* to, const std::byte
   }
 }
 
+BERT_OP_INLINE float scale_of(float low, float high) { return (high - low) * (1.0f / 255.0f); }
+BERT_OP_INLINE float inverse_of(float scale) { return scale > 0.0f ? 1.0f / scale : 0.0f; }
+BERT_OP_INLINE float scale_or_nan(float scale, Bounds own) {
+  return scale + (own.low - own.low) + (own.high - own.high);
+}
+
 BERT_OP_INLINE void fill_last_tile(std::byte* to, std::int64_t columns) {
   for (std::int64_t i = columns; i < round_up(columns, kTileRowBytes); i += kLanes) {
     store_u8((std::uint8_t*)to + i / kTileRowBytes * kTileBytes + i % kTileRowBytes, set_int(0));
@@ -97,16 +110,35 @@ BERT_OP_INLINE void quantize_row(const std::byte* from, std::int64_t first, std:
     const Bounds own = bounds(begin, end);
     const bool fixed = packed.static_range != nullptr;
     const float low = fixed ? packed.static_range[0] : own.low, high = fixed ? packed.static_range[1] : own.high;
-    const float scale = (high - low) * (1.0f / 255.0f);
-    const float inverse = scale > 0.0f ? 1.0f / scale : 0.0f;
+    const float scale = scale_of(low, high);
     if (fixed) {
-      quantize_chunk<true>(Source{}, to, from, begin, end, low, inverse);
+      quantize_chunk<true>(Source{}, to, from, begin, end, low, inverse_of(scale));
     } else {
-      quantize_chunk<false>(Source{}, to, from, begin, end, low, inverse);
+      quantize_chunk<false>(Source{}, to, from, begin, end, low, inverse_of(scale));
     }
-    packed.row_scale[row * chunks + begin / chunk_columns] = {scale + (own.low - own.low) + (own.high - own.high), low};
+    packed.row_scale[row * chunks + begin / chunk_columns] = {scale_or_nan(scale, own), low};
   }
   fill_last_tile(to, last);
+}
+
+// The levels of a chunk that was rotated into from[0], from[1] ...; they stay within 0 and 255 but for the rounding of
+// offset * inverse, which saturation takes care of where four vectors are packed into a row of a tile.
+BERT_OP_INLINE void quantize_rotated_chunk(const float* from, std::byte* to, std::int64_t begin, std::int64_t end,
+                                           float offset, float inverse) {
+  std::int64_t i = begin;
+#if defined(__AVX512BW__)
+  const Vec scale = set(inverse), start = set(-offset * inverse);
+  const __m512i in_order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
+  for (; i + kTileRowBytes <= end; i += kTileRowBytes) {
+    __m512i levels[4];
+    for (int v = 0; v < 4; ++v)
+      levels[v] = (__m512i)round_to_int(load(from + (i - begin) + v * kLanes) * scale + start);
+    const __m512i packed =
+        _mm512_packus_epi16(_mm512_packs_epi32(levels[0], levels[1]), _mm512_packs_epi32(levels[2], levels[3]));
+    store(to + i / kTileRowBytes * kTileBytes, _mm512_permutexvar_epi32(in_order, packed));
+  }
+#endif
+  quantize_chunk<false>(F32{}, to, (const std::byte*)(from - begin), i, end, offset, inverse);
 }
 
 // The same of columns that value(i) gives, each asked for once, in order; what is quantized are the rotated chunks.
@@ -115,12 +147,16 @@ BERT_OP_INLINE void quantize_rotated_row(std::int64_t first, std::int64_t last, 
                                          const PackedRows& packed, Value value) {
   alignas(64) float rotated[kLongestScaledChunk * kTileRowBytes];
   const std::int64_t chunk_columns = chunk_tiles(ElementType::u8, packed.tile_count) * kTileRowBytes;
+  const std::int64_t chunks = chunk_count(ElementType::u8, packed.tile_count);
+  std::byte* to = tile_row(packed, row);
   for (std::int64_t begin = first; begin < last; begin += chunk_columns) {
     const std::int64_t end = begin + chunk_columns < last ? begin + chunk_columns : last;
     const Bounds own = rotate_chunk(begin, end, value, rotated);
-    quantize_row<F32>((const std::byte*)(rotated - begin), begin, end, row, packed,
-                      [own](std::int64_t, std::int64_t) __attribute__((always_inline)) { return own; });
+    const float scale = scale_of(own.low, own.high);
+    quantize_rotated_chunk(rotated, to, begin, end, own.low, inverse_of(scale));
+    packed.row_scale[row * chunks + begin / chunk_columns] = {scale_or_nan(scale, own), own.low};
   }
+  fill_last_tile(to, last);
 }
 
 // Packs a row of x whose columns value(i) gives, each asked for once, in order, and from then on to be found at x + i.
