@@ -80,6 +80,8 @@ def test_killed_in_the_third_of_eight_jobs_it_measures_six_and_each_is_logged_on
     assert measured == ["2", "3", "4", "5", "6", "7"]
     assert [(folder / name / "report.json").read_bytes() for name in "01"] == kept
     said = capfd.readouterr().out
+    began = [line for line in said.splitlines() if line.startswith(("[1/8]", "[2/8]"))]
+    assert len(began) == 4 and not any("left" in line for line in began), "kept jobs tell no time"
     assert "sweep goes on: 2 of 8 jobs are kept." in said and "[2/8] op-fp32, minilm, batch 8 x 128, " in said
     (top,) = [run for run in runs(store_uri) if "mlflow.parentRunId" not in run.data.tags]
     children = [run for run in runs(store_uri) if run.data.tags.get("mlflow.parentRunId") == top.info.run_id]

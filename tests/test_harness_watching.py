@@ -37,7 +37,8 @@ def test_the_time_that_is_left_counts_what_has_ended_since_the_sweep_began(tmp_p
 
 
 def test_jobs_that_are_kept_take_no_time(tmp_path: Path) -> None:
-    sweep = a_sweep(tmp_path, [500.0, 1000.0, 1020.0])
+    # Job 3 was settled by this very start, just before it began.
+    sweep = a_sweep(tmp_path, [500.0, 1000.0, 1020.0, 999.9])
     sweep = dataclasses.replace(sweep, kept=("0", "1"))
     assert watching.left(tmp_path, sweep, now=1020.0) == "2 min", "one took 20 s, five are left"
     assert watching.left(tmp_path, dataclasses.replace(sweep, total=6), now=1020.0) == "60 s"

@@ -49,4 +49,4 @@ def _is_over(job: Path, began: float) -> bool:
     if (job / unfinished.RUNNING_FILE).is_file():
         return False
     ends = [job / REPORT_FILE, job / record.REFUSED_FILE]
-    return any(file.is_file() and file.stat().st_mtime >= began - 1 for file in ends)
+    return any(file.is_file() and file.stat().st_mtime >= began for file in ends)
