@@ -67,11 +67,11 @@ def lone_weights(layer: Layer) -> list[LoneWeight]:
 def _lone_in(weight: Tensor, linear: str, first_row: int) -> LoneWeight | None:
     if weight.device.type != "cpu" or not weight.numel():
         return None
-    # A look at the whole matrix first: nearly always it is enough. No lone weight is less than this many
-    # times the average of all, unless its own row is much smaller than the others.
+    # A look at the whole matrix first: nearly always it is enough. A lone weight is this many times the
+    # average of all, unless its own row is much smaller than the others.
     size = math.sqrt(weight.numel())
     largest, average = (torch.linalg.vector_norm(weight, order).item() for order in (math.inf, 2))
-    if not (largest > _LONE / 4 * average / size > 0):
+    if not (largest > _LONE / 2 * average / size > 0):
         return None
     best = None
     columns = weight.shape[1]

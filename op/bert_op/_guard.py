@@ -20,10 +20,10 @@ from bert_op._quality import Answers, Target, Text, answers_of, batches_of, dist
 
 _LOG = logging.getLogger("bert_op")
 # Texts that rank the linear layers: the worst ones, and as many spread over all.
-_RANKED_BY = 24
+_RANKED_BY = 12
 # From so few on, each kept one is tried without.
 _PRUNED_BELOW = 9
-_ROUNDS, _CALLS = 3, 5
+_ROUNDS, _CALLS = 2, 2
 
 Place = tuple[int, str]
 """A layer's number and one of `LINEARS`."""

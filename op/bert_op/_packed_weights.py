@@ -16,7 +16,7 @@ from bert_op._causes import lone_weights, warning_of
 from bert_op._code import code_of
 from bert_op._families import Family, config_of
 from bert_op._layer import choose, chosen
-from bert_op._packing import OriginalPath, Sources, pack, read_sources
+from bert_op._packing import OriginalPath, Sources, pack, packing_apart, read_sources
 from bert_op._policy import SAVED, Policy, followed_precision, save_to_config, set_in_config
 from bert_op._readers import Place, Rows
 from bert_op._seam import BertOpWarning
@@ -263,7 +263,7 @@ class PackedWeights(nn.Module):
             raise RuntimeError(f"{FREED}, but its parameters were changed since. Load the model again.")
         precision = self.precision_now(earlier.sources)
         arenas = pack(earlier.sources, replace(self.op_policy, precision=precision))
-        if precision.endswith("_qint8"):
+        if precision.endswith("_qint8") and not packing_apart():
             self._warn_of_lone_weights(earlier.sources)
         self._op_packed = Packed(earlier.sources, {**earlier.arenas, precision: arenas})
         self._show(self._op_packed)

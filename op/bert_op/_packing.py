@@ -190,6 +190,11 @@ def layers_packed_apart() -> Iterator[None]:
         _known_layers.reset(token)
 
 
+def packing_apart() -> bool:
+    """Whether this is inside of such a block, where nothing that is packed stays."""
+    return _known_layers.get(None) is not None
+
+
 def _pack_known(sources: Sources, index: int, chosen: str, known: dict[object, Tensor]) -> Tensor:
     layer = sources.layers[index]
     precision = layer.precision(chosen)
