@@ -55,6 +55,17 @@ def random_model(config: BertConfig, model_class: type = BertModel, seed: int = 
     return model.eval()
 
 
+def make_output_coarse(layer: nn.Module) -> None:
+    """Give a layer's last linear layer weights that meet zeros, but take the resolution of all others of
+    their rows in int8."""
+    intermediate, output = layer.intermediate.dense, layer.output.dense
+    half = intermediate.out_features // 2
+    with torch.no_grad():
+        intermediate.weight[:half] = 0.0
+        intermediate.bias[:half] = -1000.0
+        output.weight[:, :half] = 20.0 * torch.randn(output.weight[:, :half].shape).sign()
+
+
 def model_pair(config: BertConfig, model_class: type = BertModel, seed: int = 0) -> tuple[Any, Any]:
     """(model that uses the op, Hugging Face's own model), with equal weights."""
     with hugging_face():

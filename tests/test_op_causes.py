@@ -11,7 +11,7 @@ import torch
 from bert_op import BertOpWarning
 from bert_op._causes import cause_of, lone_weights
 from bert_op._packing import read_sources
-from op_models import random_batch, random_model, tiny_config
+from op_models import make_output_coarse, random_batch, random_model, tiny_config
 
 PLACES = {
     "qkv": ("attention.self.key", (3, 5), (64 + 3, 5)),
@@ -64,14 +64,7 @@ def test_nothing_is_said_of_what_is_kept_or_not_quantized_or_was_said() -> None:
 
 def test_the_worst_linear_layer_of_a_layer_is_named() -> None:
     model = random_model(tiny_config())
-    with torch.no_grad():
-        layer = model.encoder.layer[0]
-        half = layer.intermediate.dense.out_features // 2
-        layer.intermediate.dense.weight[:half] = 0.0
-        layer.intermediate.dense.bias[:half] = -1000.0
-        layer.output.dense.weight[:, :half] = (
-            20.0 * torch.randn_like(layer.output.dense.weight[:, :half]).sign()
-        )
+    make_output_coarse(model.encoder.layer[0])
     bert_op.optimize(model, "fp32_qint8")
     error = bert_op.explain(model, random_batch(4, 20))["layers"][0]["error"]
     assert error["worst"] == "output" == max(error["linears"], key=error["linears"].get)

@@ -6,7 +6,7 @@ import os
 import bert_op
 import pytest
 import torch
-from op_models import hugging_face, random_batch, random_model, tiny_config
+from op_models import hugging_face, make_output_coarse, random_batch, random_model, tiny_config
 from torch import nn
 
 
@@ -103,14 +103,7 @@ def test_error_of_each_layer_on_real_inputs() -> None:
 
 def test_error_of_a_layer_is_found_where_it_is() -> None:
     model = random_model(tiny_config(num_hidden_layers=3))
-    with torch.no_grad():  # weights that meet zeros, but take the resolution of all others in their rows
-        layer = model.encoder.layer[1]
-        half = layer.intermediate.dense.out_features // 2
-        layer.intermediate.dense.weight[:half] = 0.0
-        layer.intermediate.dense.bias[:half] = -1000.0
-        layer.output.dense.weight[:, :half] = (
-            20.0 * torch.randn_like(layer.output.dense.weight[:, :half]).sign()
-        )
+    make_output_coarse(model.encoder.layer[1])
     bert_op.optimize(model, "fp32_qint8")
     layers = [layer["error"] for layer in bert_op.explain(model, random_batch(4, 20))["layers"]]
     cosines = [layer["cosine_min"] for layer in layers]

@@ -9,7 +9,7 @@ import bert_op
 import pytest
 import torch
 from bert_op._quality import Answers, figures_of, parse_target
-from op_models import VOCABULARY, random_model, tiny_config
+from op_models import VOCABULARY, make_output_coarse, random_model, tiny_config
 from torch import nn
 from transformers import (
     BertForQuestionAnswering,
@@ -39,16 +39,9 @@ class Tokenizer:
 TEXTS = [f"{one} and {other} {number}" for number, one in enumerate(WORDS) for other in WORDS]
 
 
-def damaged(model_class: Any = BertModel, layer: int = 1, **changes: Any) -> Any:
-    """One linear layer has weights that meet zeros, but take the resolution of all others in their rows."""
+def damaged(model_class: Any = BertModel, **changes: Any) -> Any:
     model = random_model(tiny_config(num_hidden_layers=3, **changes), model_class)
-    damaged_layer = getattr(model, "bert", model).encoder.layer[layer]
-    with torch.no_grad():
-        half = damaged_layer.intermediate.dense.out_features // 2
-        damaged_layer.intermediate.dense.weight[:half] = 0.0
-        damaged_layer.intermediate.dense.bias[:half] = -1000.0
-        weight = damaged_layer.output.dense.weight
-        weight[:, :half] = 20.0 * torch.randn(weight[:, :half].shape).sign()
+    make_output_coarse(getattr(model, "bert", model).encoder.layer[1])
     return model
 
 
