@@ -90,7 +90,8 @@ Floats gemm(const Floats& a, const Floats& weight, const Floats& bias, const std
     split.emplace(static_cast<std::size_t>(tier.split_bytes(rows, tiles)));
   }
   const Linear linear{
-      k, n, type, tiles, packed_b.memory, packed_bias.data(), weight_scale.data(), column_sum.data(), nullptr, false};
+      k,       n,     type,   tiles, packed_b.memory, packed_bias.data(), weight_scale.data(), column_sum.data(),
+      nullptr, false, nullptr};
   pack_linear(linear, weight.data(), bias.data(), 0, n);
   std::vector<float> source(a.data(), a.data() + a.size());
   const auto row_index = consecutive(rows);

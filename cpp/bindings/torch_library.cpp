@@ -156,7 +156,8 @@ std::string tensor_name(int64_t layer, int64_t index) {
 }
 
 ModelShape shape_of(const Tensors& weights, int64_t num_heads, const std::string& hidden_act, double layer_norm_eps,
-                    const std::string& precision, const Factors& factors, int64_t kept_linears) {
+                    const std::string& precision, const Factors& factors, int64_t kept_linears,
+                    const std::optional<Tensor>& input_norm) {
   const auto count = static_cast<int64_t>(weights.size());
   require(count > 0 && count % kTensorsPerLayer == 0,
           "bert_op::prepack: weights must have 16 tensors for each layer, got ", count);
@@ -200,6 +201,11 @@ ModelShape shape_of(const Tensors& weights, int64_t num_heads, const std::string
       fail("bert_op::prepack: ", name(), " must be of a floating-point dtype, not ", dtype_name(weight));
     }
   }
+  if (input_norm.has_value()) {
+    require(is_floating_point(dtype_of(*input_norm)) && input_norm->sizes() == Sizes(std::vector<int64_t>{2, h}),
+            "bert_op::prepack: input_norm must be of 2 x ", h,
+            " floating-point numbers: weight and bias of the LayerNorm before the first layer");
+  }
   return shape;
 }
 
@@ -211,9 +217,9 @@ bool all_finite(const float* data, int64_t count) {
 
 // Parameters as contiguous fp32; `held` keeps those that had to be copied.
 void pack_one_layer(const ModelShape& shape, std::byte* arena, int64_t index, const Tensors& weights,
-                    const Factors& factors) {
+                    const Factors& factors, const std::optional<Tensor>& norm_before) {
   std::vector<Floats> held;
-  held.reserve(kTensorsPerLayer);
+  held.reserve(kTensorsPerLayer + 2);
   const float* data[kTensorsPerLayer];
   for (int64_t i = 0; i < kTensorsPerLayer; ++i) {
     const Tensor& weight = weights[index * kTensorsPerLayer + i];
@@ -226,12 +232,26 @@ void pack_one_layer(const ModelShape& shape, std::byte* arena, int64_t index, co
   }
   const LayerParameters parameters{data[0], data[1], data[2],  data[3],  data[4],  data[5],  data[6],  data[7],
                                    data[8], data[9], data[10], data[11], data[12], data[13], data[14], data[15]};
+  NormParameters input_norm;
+  if (index > 0) {
+    const float** parts[] = {&input_norm.gamma, &input_norm.beta};
+    for (int64_t i = 0; i < 2; ++i) {
+      held.emplace_back(view_of(weights[index * kTensorsPerLayer - 2 + i], "a weight"));
+      *parts[i] = held.back().data();
+    }
+  } else if (norm_before.has_value()) {
+    held.emplace_back(view_of(*norm_before, "input_norm"));
+    input_norm = {held.back().data(), held.back().data() + shape.hidden_size};
+    if (!all_finite(held.back().data(), 2 * shape.hidden_size)) {
+      fail("bert_op::prepack: input_norm contains NaN or infinity: the checkpoint is damaged or its training diverged");
+    }
+  }
   float ranges[kFactorsPerLayer];
   if (shape.static_quantization) {
     for (int64_t i = 0; i < kFactorsPerLayer; ++i)
       ranges[i] = static_cast<float>(factors[index * kFactorsPerLayer + i]);
   }
-  pack_layer(layer_view(shape, arena, index), parameters, shape.static_quantization ? ranges : nullptr);
+  pack_layer(layer_view(shape, arena, index), parameters, input_norm, shape.static_quantization ? ranges : nullptr);
 }
 
 // With it ends its OpenMP pool: who only loads a model may fork and use threads after.
@@ -249,12 +269,15 @@ void in_a_thread_of_its_own(const Function& function) {
 }
 
 Tensors prepack(const Tensors& weights, int64_t num_heads, const std::string& hidden_act, double layer_norm_eps,
-                const std::string& precision, const Factors& factors, int64_t kept_linears) {
+                const std::string& precision, const Factors& factors, int64_t kept_linears,
+                const std::optional<Tensor>& input_norm) {
   return with_one_error([&] {
-    const ModelShape shape = shape_of(weights, num_heads, hidden_act, layer_norm_eps, precision, factors, kept_linears);
+    const ModelShape shape =
+        shape_of(weights, num_heads, hidden_act, layer_norm_eps, precision, factors, kept_linears, input_norm);
     for (const Tensor& weight : weights) {
       require(weight.is_cpu(), "bert_op::prepack: weights must be on the CPU, not on ", device_name(weight));
     }
+    require(!input_norm.has_value() || input_norm->is_cpu(), "bert_op::prepack: input_norm must be on the CPU");
     const std::size_t bytes = arena_bytes(shape);
     std::byte* arena = allocate_huge(bytes);
     const int64_t size = static_cast<int64_t>(bytes), stride = 1;
@@ -267,7 +290,7 @@ Tensors prepack(const Tensors& weights, int64_t num_heads, const std::string& hi
     const auto pack_all = [&, threads = threads_of_call()] {
       run_parallel(threads, [&](int, int) {
         for (int64_t index = next++; index < shape.num_layers; index = next++) {
-          pack_one_layer(shape, arena, index, weights, factors);
+          pack_one_layer(shape, arena, index, weights, factors, input_norm);
         }
       });
     };
@@ -277,9 +300,11 @@ Tensors prepack(const Tensors& weights, int64_t num_heads, const std::string& hi
 }
 
 Tensors prepack_meta(const Tensors& weights, int64_t num_heads, const std::string& hidden_act, double layer_norm_eps,
-                     const std::string& precision, const Factors& factors, int64_t kept_linears) {
+                     const std::string& precision, const Factors& factors, int64_t kept_linears,
+                     const std::optional<Tensor>& input_norm) {
   return with_one_error([&] {
-    const ModelShape shape = shape_of(weights, num_heads, hidden_act, layer_norm_eps, precision, factors, kept_linears);
+    const ModelShape shape =
+        shape_of(weights, num_heads, hidden_act, layer_norm_eps, precision, factors, kept_linears, input_norm);
     for (const Tensor& weight : weights) {
       require(std::strcmp(device_name(weight), "meta") == 0,
               "bert_op::prepack: weights must all be on one device, but are on meta and on ", device_name(weight));
@@ -471,7 +496,7 @@ void in_torch_pool(int threads, const Region& region) {
 STABLE_TORCH_LIBRARY(bert_op, m) {
   m.def(
       "prepack(Tensor[] weights, *, int num_heads, str hidden_act, float layer_norm_eps, str precision, "
-      "float[] quantization_factors=[], int kept_linears=0) -> Tensor[]");
+      "float[] quantization_factors=[], int kept_linears=0, Tensor? input_norm=None) -> Tensor[]");
   m.def("encoder(Tensor hidden_states, Tensor? attention_mask, Tensor[] packed, *, bool skip_padding=False) -> Tensor");
   m.def(
       "encoder.joined(Tensor hidden_states, Tensor? attention_mask, Tensor packed, *, bool skip_padding=False) -> "

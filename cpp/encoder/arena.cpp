@@ -8,7 +8,7 @@
 namespace bert_op {
 namespace {
 
-constexpr char kMagic[8] = {'B', 'E', 'R', 'T', 'O', 'P', '0', '4'};  // the digits are the version of the layout
+constexpr char kMagic[8] = {'B', 'E', 'R', 'T', 'O', 'P', '0', '5'};  // the digits are the version of the layout
 constexpr std::size_t kHeadBytes = 4096;
 constexpr std::size_t kAlign = 4096;
 
@@ -72,6 +72,8 @@ Linear take_linear(Cursor& cursor, const ModelShape& shape, LinearKind kind, std
     linear.column_sum = cursor.take_floats(out * chunks);
     linear.static_range = cursor.take_floats(2);
     linear.rotated = shape.rotated();
+    const bool of_norm = kind == LinearKind::qkv || kind == LinearKind::intermediate;
+    if (linear.rotated && of_norm) linear.smoothing = cursor.take_floats(in);
   }
   return linear;
 }

@@ -23,6 +23,7 @@ struct Linear {
   float* column_sum;    // u8: [chunks][out]
   float* static_range;  // u8: {min, max} of the input, meaningful when the model is statically quantized
   bool rotated;         // u8: made for rotated inputs (kernels/rotation.h)
+  float* smoothing;  // u8 and rotated, where a LayerNorm's result is read: [in], the factors of its channels; else null
 };
 
 struct LayerNormWeights {

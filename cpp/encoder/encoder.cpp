@@ -330,7 +330,8 @@ class Member {
             .tile_count = linear.tiles,
             .row_scale = operand.row_scale,
             .static_range = shape_.static_quantization ? linear.static_range : nullptr,
-            .rotated = linear.rotated};
+            .rotated = linear.rotated,
+            .smoothing = linear.smoothing};
   }
 
   // Where a linear layer or attention writes what the next linear layer reads.

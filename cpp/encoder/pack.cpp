@@ -5,6 +5,7 @@
 #include <cstring>
 #include <vector>
 
+#include "encoder/smoothing.h"
 #include "kernels/rotation.h"
 
 namespace bert_op {
@@ -71,6 +72,9 @@ void pack_linear(const Linear& linear, const float* weight, const float* bias, s
     const float* weights = weight + row * linear.in_features;
     if (linear.rotated) {
       rotated.assign(weights, weights + linear.in_features);
+      if (linear.smoothing != nullptr) {
+        for (std::size_t i = 0; i < rotated.size(); ++i) rotated[i] /= linear.smoothing[i];
+      }
       for (std::int64_t begin = 0; begin < linear.in_features; begin += chunk_columns)
         rotate_chunk(rotated.data() + begin, std::min(chunk_columns, linear.in_features - begin));
       for (float& value : rotated) value *= 1.0f / 64.0f;
@@ -87,14 +91,29 @@ void pack_linear(const Linear& linear, const float* weight, const float* bias, s
   }
 }
 
-void pack_layer(const Layer& layer, const LayerParameters& p, const float* static_ranges) {
+void pack_smoothing(const Linear& linear, const float* weight, std::int64_t rows, const NormParameters& norm) {
+  if (linear.smoothing == nullptr) return;
+  if (norm.gamma == nullptr) {
+    std::fill_n(linear.smoothing, linear.in_features, 1.0f);
+    return;
+  }
+  const std::vector<float> factors = smoothing_factors(weight, rows, linear.in_features, norm.gamma, norm.beta);
+  copy(linear.smoothing, factors.data(), linear.in_features);
+}
+
+void pack_layer(const Layer& layer, const LayerParameters& p, const NormParameters& input_norm,
+                const float* static_ranges) {
   const std::int64_t hidden = layer.qkv.in_features, intermediate = layer.intermediate.out_features;
+  // By the values' weights alone: what queries and keys are off by, softmax evens out.
+  pack_smoothing(layer.qkv, p.value_weight, hidden, input_norm);
   pack_linear(layer.qkv, p.query_weight, p.query_bias, 0, hidden);
   pack_linear(layer.qkv, p.key_weight, p.key_bias, hidden, hidden);
   pack_linear(layer.qkv, p.value_weight, p.value_bias, 2 * hidden, hidden);
   pack_linear(layer.attention_output, p.attention_output_weight, p.attention_output_bias, 0, hidden);
   copy(layer.attention_norm.gamma, p.attention_norm_gamma, hidden);
   copy(layer.attention_norm.beta, p.attention_norm_beta, hidden);
+  pack_smoothing(layer.intermediate, p.intermediate_weight, intermediate,
+                 {p.attention_norm_gamma, p.attention_norm_beta});
   pack_linear(layer.intermediate, p.intermediate_weight, p.intermediate_bias, 0, intermediate);
   pack_linear(layer.output, p.output_weight, p.output_bias, 0, hidden);
   copy(layer.output_norm.gamma, p.output_norm_gamma, hidden);

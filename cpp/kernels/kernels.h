@@ -98,6 +98,8 @@ struct PackedRows {
   RowScale* row_scale;        // u8: [rows][chunks]
   const float* static_range;  // u8: null, or {min, max} known beforehand
   bool rotated = false;       // u8: quantized after the rotation of kernels/rotation.h, chunk by chunk
+  const float* smoothing =
+      nullptr;  // of rotated ones: what channels are multiplied by before it, [columns]; null: nothing
 };
 
 // rows[i] = LayerNorm(rows[i]) in place, statistics in fp32, then packed. x is fp32 [.][hidden_size].

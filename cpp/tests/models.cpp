@@ -32,7 +32,8 @@ reference::EncoderLayer random_layer(const ModelShape& shape, Random& random) {
           .output_norm = random_norm(hidden, random)};
 }
 
-void pack(const Layer& view, const reference::EncoderLayer& layer, const float* static_ranges) {
+void pack(const Layer& view, const reference::EncoderLayer& layer, const reference::EncoderLayer* before,
+          const float* static_ranges) {
   std::vector<std::vector<float>> held;
   for (const reference::Linear* linear : {&layer.query, &layer.key, &layer.value, &layer.attention_output}) {
     held.push_back(floats_of(linear->weight.values));
@@ -46,11 +47,17 @@ void pack(const Layer& view, const reference::EncoderLayer& layer, const float* 
   }
   held.push_back(floats_of(layer.output_norm.gamma));
   held.push_back(floats_of(layer.output_norm.beta));
+  NormParameters input_norm;
+  std::vector<float> gamma, beta;
+  if (before != nullptr) {
+    gamma = floats_of(before->output_norm.gamma), beta = floats_of(before->output_norm.beta);
+    input_norm = {gamma.data(), beta.data()};
+  }
   const auto at = [&](std::size_t index) { return held[index].data(); };
   pack_layer(view,
              {at(0), at(1), at(2), at(3), at(4), at(5), at(6), at(7), at(8), at(9), at(10), at(11), at(12), at(13),
               at(14), at(15)},
-             static_ranges);
+             input_norm, static_ranges);
 }
 
 }  // namespace
@@ -71,7 +78,7 @@ TestModel::TestModel(const ModelShape& model_shape, Random& random, const std::v
   write_head(arena_.data(), shape);
   for (std::int64_t index = 0; index < shape.num_layers; ++index) {
     layers.push_back(random_layer(shape, random));
-    pack(layer_view(shape, arena_.data(), index), layers.back(),
+    pack(layer_view(shape, arena_.data(), index), layers.back(), index == 0 ? nullptr : &layers[layers.size() - 2],
          static_ranges.empty() ? nullptr : static_ranges.data() + index * 8);
   }
 }

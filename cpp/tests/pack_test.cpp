@@ -35,7 +35,8 @@ struct PackedLinear {
                                                                                                  weight_scale.data(),
                                                                                                  column_sum.data(),
                                                                                                  nullptr,
-                                                                                                 false} {
+                                                                                                 false,
+                                                                                                 nullptr} {
     tiles.expect(0, out * k_tiles(type, in) * kTileRowBytes);
   }
   // Packs rows [begin, begin + rows), as pack_layer does with queries, keys and values.
@@ -116,6 +117,61 @@ TEST(products_of_rotated_rows_are_those_of_the_rows) {
     for (std::size_t i = 0; i < expected.values.size(); ++i)
       CHECK_CLOSE(result.values[i] / 64.0, expected.values[i], 1e-4);
   }
+}
+
+// A channel that is large in the rows and small in the weights: the product is the same, and closer to the true one.
+TEST(smoothed_product_is_that_of_the_floats) {
+  Random random(5);
+  constexpr std::int64_t kIn = 384, kOut = 32, kRows = 8;
+  Matrix x = random_matrix(kRows, kIn, random);
+  std::vector<float> gamma(kIn, 1.0f), beta(kIn, 0.0f);
+  gamma[77] = 30.0f;
+  for (std::int64_t row = 0; row < kRows; ++row) x(row, 77) *= 30.0;
+  double errors[2] = {};
+  for (const bool smoothed : {false, true}) {
+    Random same(6);
+    PackedLinear packed(ElementType::u8, kIn, kOut, same);
+    std::vector<float> factors(kIn);
+    packed.linear.rotated = true;
+    packed.linear.smoothing = factors.data();
+    const std::vector<float> weights = floats_of(packed.weight.values);
+    pack_smoothing(packed.linear, weights.data(), kOut,
+                   smoothed ? NormParameters{gamma.data(), beta.data()} : NormParameters{});
+    CHECK(smoothed ? factors[77] < 0.25f * factors[78] : factors[77] == 1.0f);
+    packed.pack(0, kOut);
+    const std::int64_t tiles = packed.linear.tiles;
+    const std::vector<float> rows = floats_of(x.values);
+    std::vector<std::byte> a(static_cast<std::size_t>(activation_bytes(kRows, tiles)));
+    std::vector<RowScale> row_scale(kRows);
+    std::vector<float> partial(32 * 32), out(kRows * kOut);
+    const Kernels& tier = *testable_kernels().front();
+    const Entered entered(tier);
+    tier.quantize({ElementType::f32,
+                   reinterpret_cast<const std::byte*>(rows.data()),
+                   kIn,
+                   0,
+                   kRows,
+                   {ElementType::u8, a.data(), tiles, row_scale.data(), nullptr, true, factors.data()}});
+    tier.gemm({.type = ElementType::u8,
+               .rows = kRows,
+               .tiles = tiles,
+               .a = a.data(),
+               .b = packed.tiles.data(),
+               .bias = packed.packed_bias.data(),
+               .weight_scale = packed.weight_scale.data(),
+               .column_sum = packed.column_sum.data(),
+               .row_scale = row_scale.data(),
+               .columns = kOut,
+               .panel_begin = 0,
+               .panel_end = 1,
+               .partial = partial.data(),
+               .out = store_rows(out.data(), ElementType::f32, kOut)});
+    const Matrix expected = reference::gemm(x, packed.weight, packed.bias, Activation::none);
+    for (std::size_t i = 0; i < out.size(); ++i)
+      errors[smoothed ? 1 : 0] += std::pow(static_cast<double>(out[i]) - expected.values[i], 2.0);
+  }
+  CHECK(errors[1] > 0.0);
+  CHECK(errors[1] < 0.7 * errors[0]);
 }
 
 // Rows are quantized by the kernel, weights by packing: the product is the reference's quantized product, but for levels

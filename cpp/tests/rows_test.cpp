@@ -26,9 +26,9 @@ struct Packed {
       : type(element_type), rows(row_count), columns(column_count), tiles(k_tiles(type, columns)),
         chunks(chunk_count(type, tiles)), bytes(activation_bytes(rows, tiles)), scales(rows * chunks * 8) {}
 
-  PackedRows args(const float* static_range = nullptr, bool rotated = false) {
+  PackedRows args(const float* static_range = nullptr, bool rotated = false, const float* smoothing = nullptr) {
     auto* row_scale = reinterpret_cast<RowScale*>(scales.data());
-    return {type, bytes.data(), tiles, type == ElementType::u8 ? row_scale : nullptr, static_range, rotated};
+    return {type, bytes.data(), tiles, type == ElementType::u8 ? row_scale : nullptr, static_range, rotated, smoothing};
   }
   void check_rest(std::int64_t begin, std::int64_t end) {
     for (std::int64_t row = begin; row < end; ++row) {
@@ -296,6 +296,44 @@ TEST(layer_norm_packs_rotated_rows) {
         }
       }
       check_rotated(packed, left, 0, 4);
+    }
+  }
+}
+
+// What is packed are the channels times their factors; what LayerNorm leaves behind is not.
+TEST(rows_are_multiplied_by_the_smoothing_factors_before_they_are_rotated) {
+  Random random(12);
+  for (const std::int64_t columns : {96, 768, 1056}) {
+    const Matrix x = random_matrix(3, columns, random);
+    std::vector<float> factors = floats_of(random_matrix(1, columns, random).values);
+    for (float& factor : factors) factor = std::exp2(factor);
+    const std::vector<float> gamma(static_cast<std::size_t>(columns), 1.5f), beta(gamma.size(), 0.25f);
+    const std::vector<std::int64_t> order = {0, 1, 2};
+    for (const Kernels* tier : testable_kernels()) {
+      for (const float* norm : {static_cast<const float*>(nullptr), gamma.data()}) {
+        std::vector<float> rows = floats_of(x.values);
+        Packed packed(ElementType::u8, x.rows, columns);
+        {
+          const Entered entered(*tier);
+          tier->layer_norm({.x = rows.data(),
+                            .rows = order.data(),
+                            .hidden_size = columns,
+                            .gamma = norm,
+                            .beta = beta.data(),
+                            .eps = 1e-5f,
+                            .row_begin = 0,
+                            .row_end = 3,
+                            .packed = packed.args(nullptr, true, factors.data())});
+        }
+        Matrix smooth(3, columns);
+        for (std::int64_t row = 0; row < 3; ++row) {
+          for (std::int64_t i = 0; i < columns; ++i) {
+            smooth(row, i) = static_cast<double>(rows[static_cast<std::size_t>(row * columns + i)]) *
+                             static_cast<double>(factors[static_cast<std::size_t>(i)]);
+          }
+        }
+        check_rotated(packed, smooth, 0, 3);
+      }
     }
   }
 }

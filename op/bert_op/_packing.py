@@ -200,7 +200,8 @@ def _pack_known(sources: Sources, index: int, chosen: str, known: dict[object, T
     precision = layer.precision(chosen)
     if kept_in(layer, precision):
         return pack_layers(sources, [index], precision)
-    key = (layer.facts, precision)
+    before = sources.layers[index - 1].facts if index > 0 else None
+    key = (layer.facts, before, precision)
     if key not in known:
         known[key] = pack_layers(sources, [index], precision)
     return known[key]
@@ -230,8 +231,18 @@ def pack_layers(
             if precision.endswith("_qint8")
             else [],
             kept_linears=sum(1 << LINEARS.index(name) for name in kept),
+            input_norm=_input_norm(sources, layers[0]),
         )
     return arena
+
+
+def _input_norm(sources: Sources, index: int) -> Tensor | None:
+    """Weight and bias of the LayerNorm whose result a layer reads, where that is another layer's of its size:
+    so it is packed alike whether or not the layer before is packed with it."""
+    before = sources.layers[index - 1] if index > 0 else None
+    if before is None or before.kind != sources.layers[index].kind:
+        return None
+    return torch.stack([weight.detach() for weight in before.weights[-2:]])
 
 
 def _scaled(layer: Layer) -> tuple[Tensor, ...]:

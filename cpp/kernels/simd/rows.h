@@ -151,7 +151,10 @@ BERT_OP_INLINE void quantize_rotated_row(std::int64_t first, std::int64_t last, 
   std::byte* to = tile_row(packed, row);
   for (std::int64_t begin = first; begin < last; begin += chunk_columns) {
     const std::int64_t end = begin + chunk_columns < last ? begin + chunk_columns : last;
-    const Bounds own = rotate_chunk(begin, end, value, rotated);
+    const float* smoothing = packed.smoothing;
+    const auto smooth = [&](std::int64_t i) __attribute__((always_inline)) { return value(i) * load(smoothing + i); };
+    const Bounds own =
+        smoothing == nullptr ? rotate_chunk(begin, end, value, rotated) : rotate_chunk(begin, end, smooth, rotated);
     const float scale = scale_of(own.low, own.high);
     quantize_rotated_chunk(rotated, to, begin, end, own.low, inverse_of(scale));
     packed.row_scale[row * chunks + begin / chunk_columns] = {scale_or_nan(scale, own), own.low};
