@@ -135,3 +135,31 @@ def test_error_that_cannot_be_measured() -> None:
     bert_op.optimize(model.eval(), "bf16", free_original=True)
     with pytest.raises(ValueError, match="free_original=True"):
         bert_op.explain(model, random_batch())
+
+
+def test_plan_of_a_batch() -> None:
+    model = bert_op.optimize(random_model(tiny_config()), "bf16_qint8", skip_padding=True)
+    batch = random_batch(5, 20)
+    state = bert_op.explain(model, batch)
+    assert json.loads(json.dumps(state)) == state
+    (plan,) = state["plan"]
+    assert plan["encoder"] == "encoder"
+    assert 1 <= plan["threads"] <= plan["threads_allowed"] == state["threads"]
+    assert sum(team["members"] for team in plan["teams"]) == plan["threads"]
+    slices = [part for team in plan["teams"] for part in team["slices"]]
+    assert sum(part["sequences"] for part in slices) == 5
+    assert sum(part["rows"] for part in slices) == batch["attention_mask"].sum().item()
+    assert plan["microseconds"] > 0
+    assert 0 < plan["efficiency"] <= 1
+    assert plan["workspace_bytes"] > 0
+
+
+def test_plan_for_other_numbers_of_threads() -> None:
+    (packed,) = bert_op.optimize(random_model(tiny_config()), "fp32").encoder.ready(gradients=False)
+    state = torch.randn(3, 40, 64)
+    (alone,) = json.loads(torch.ops.bert_op.plan(state, None, [packed], threads=1))
+    assert (alone["threads"], alone["barriers"], alone["efficiency"]) == (1, 0, 1.0)
+    for threads in (2, 3, 64):
+        (plan,) = json.loads(torch.ops.bert_op.plan(state, None, [packed], threads=threads))
+        assert plan["threads"] <= threads
+        assert plan["microseconds"] <= alone["microseconds"]

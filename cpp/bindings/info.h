@@ -3,8 +3,10 @@
 
 #include <cstdint>
 #include <string>
+#include <vector>
 
 #include "encoder/shape.h"
+#include "kernels/isa.h"
 
 namespace bert_op {
 
@@ -14,5 +16,8 @@ std::string build_info_json(const std::string& extra);
 
 // What a packed model of this many bytes holds, as JSON.
 std::string packed_json(const ModelShape& shape, std::int64_t bytes);
+
+// How sequences of these lengths are computed, and what the cost model says of it, as JSON.
+std::string plan_json(const ModelShape& shape, Isa isa, const std::vector<std::int64_t>& lengths, int threads);
 
 }  // namespace bert_op

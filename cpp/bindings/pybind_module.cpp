@@ -10,6 +10,7 @@
 #include <string>
 #include <vector>
 
+#include "bindings/info.h"
 #include "encoder/arena.h"
 #include "encoder/pack.h"
 #include "encoder/shape.h"
@@ -202,6 +203,23 @@ Floats layer_norm(const Floats& x, const Floats& gamma, const Floats& beta, floa
   return result;
 }
 
+std::string plan(const std::string& precision, std::int64_t num_layers, std::int64_t hidden_size,
+                 std::int64_t num_heads, std::int64_t intermediate_size, const std::vector<std::int64_t>& lengths,
+                 int threads, const std::string& isa) {
+  require(!lengths.empty() && *std::min_element(lengths.begin(), lengths.end()) > 0, "lengths must be positive");
+  require(threads > 0, "threads must be positive");
+  const ModelShape shape{.precision = parse_precision(precision),
+                         .activation = Activation::gelu_erf,
+                         .num_layers = num_layers,
+                         .hidden_size = hidden_size,
+                         .num_heads = num_heads,
+                         .intermediate_size = intermediate_size,
+                         .layer_norm_eps = 1e-12f,
+                         .static_quantization = false};
+  check_shape(shape);
+  return plan_json(shape, parse_isa(isa), lengths, threads);
+}
+
 }  // namespace
 
 PYBIND11_MODULE(_native, m) {
@@ -218,6 +236,10 @@ PYBIND11_MODULE(_native, m) {
       "gemm", &gemm, py::arg("a"), py::arg("weight"), py::arg("bias"), py::arg("type"), py::arg("activation") = "none",
       py::arg("out_type") = "f32", py::arg("isa") = py::none(),
       "activation(a @ weight.T + bias) by the kernels of one tier; a (m, k), weight (n, k), n and k multiples of 32.");
+  m.def("plan", &plan, py::arg("precision"), py::arg("num_layers"), py::arg("hidden_size"), py::arg("num_heads"),
+        py::arg("intermediate_size"), py::arg("lengths"), py::arg("threads"), py::arg("isa"),
+        "How sequences of these lengths would be computed on a machine of this tier, as JSON; no such machine is "
+        "needed.");
   m.def("attention", &attention, py::arg("q"), py::arg("k"), py::arg("v"), py::arg("mask") = py::none(),
         py::arg("scale") = 1.0f, py::arg("type") = "f32", py::arg("isa") = py::none(),
         "softmax(q @ k.T * scale + mask) @ v of one head; q, k, v (seq_len, head_size).");

@@ -370,20 +370,23 @@ void check_hidden_states(const Tensor& hidden_states) {
           device_name(hidden_states));
 }
 
+AdditiveMask checked_inputs(const Tensor& hidden_states, const std::optional<Tensor>& attention_mask,
+                            const ModelShape& shape) {
+  check_hidden_states(hidden_states);
+  require(hidden_states.size(2) == shape.hidden_size, "bert_op::encoder: hidden_states has shape ",
+          shape_text(hidden_states), ", but the packed model's hidden_size is ", shape.hidden_size);
+  if (!attention_mask.has_value() || !attention_mask->defined()) return {};
+  require(attention_mask->is_cpu(), "bert_op::encoder: attention_mask must be on the CPU, not on ",
+          device_name(*attention_mask));
+  return additive_mask(view_of(*attention_mask, "attention_mask"), hidden_states.size(0), shape.num_heads,
+                       hidden_states.size(1));
+}
+
 // `profiles`, if given, get one for each segment.
 Tensor run(const Tensor& hidden_states, const std::optional<Tensor>& attention_mask,
            const std::vector<Segment>& segments, bool skip_padding, std::vector<SegmentProfile>* profiles) {
-  check_hidden_states(hidden_states);
-  const ModelShape& shape = segments.front().shape;
+  const AdditiveMask mask = checked_inputs(hidden_states, attention_mask, segments.front().shape);
   const int64_t batch = hidden_states.size(0), seq_len = hidden_states.size(1);
-  require(hidden_states.size(2) == shape.hidden_size, "bert_op::encoder: hidden_states has shape ",
-          shape_text(hidden_states), ", but the packed model's hidden_size is ", shape.hidden_size);
-  AdditiveMask mask;
-  if (attention_mask.has_value() && attention_mask->defined()) {
-    require(attention_mask->is_cpu(), "bert_op::encoder: attention_mask must be on the CPU, not on ",
-            device_name(*attention_mask));
-    mask = additive_mask(view_of(*attention_mask, "attention_mask"), batch, shape.num_heads, seq_len);
-  }
   if (hidden_states.numel() == 0) return empty_tensor(hidden_states.sizes(), hidden_states.scalar_type());
   const bool as_it_is = hidden_states.scalar_type() == ScalarType::Float && hidden_states.is_contiguous();
   Tensor input = as_it_is ? hidden_states : torch::stable::contiguous(to_type(hidden_states, ScalarType::Float));
@@ -406,6 +409,28 @@ Tensor run(const Tensor& hidden_states, const std::optional<Tensor>& attention_m
     input = std::move(result);
   }
   return to_type(input, hidden_states.scalar_type());
+}
+
+// How `encoder` computes the same call, for each segment; threads: 0 for those that it would use.
+std::string plan(const Tensor& hidden_states, const std::optional<Tensor>& attention_mask, const Tensors& packed,
+                 bool skip_padding, int64_t threads) {
+  return with_one_error([&] {
+    require(threads >= 0 && threads <= 4096, "bert_op::plan: threads must be 0 to 4096, got ", threads);
+    const std::vector<Segment> segments = segments_of(packed);
+    const AdditiveMask mask = checked_inputs(hidden_states, attention_mask, segments.front().shape);
+    std::vector<int64_t> lengths;
+    for (const Sequence& sequence : find_sequences(hidden_states.size(0), hidden_states.size(1),
+                                                   segments.front().shape.num_heads, mask.mask, skip_padding)
+                                        .items) {
+      lengths.push_back(sequence.length);
+    }
+    require(!lengths.empty(), "bert_op::plan: there is no position to compute");
+    const int most = threads == 0 ? threads_of_call() : static_cast<int>(threads);
+    std::string list;
+    for (const Segment& segment : segments)
+      list += (list.empty() ? "" : ", ") + plan_json(segment.shape, active_isa(), lengths, most);
+    return "[" + list + "]";
+  });
 }
 
 // Between start_profile and stop_profile: what this thread's calls took. It changes no result.
@@ -473,8 +498,11 @@ std::string describe(const Tensors& packed) {
 // ---- threads ---------------------------------------------------------------------------------------------------------
 
 // Torch cuts [0, threads) into consecutive parts of one size and runs them at once, each by a thread of its own: parts of one
-// index where it has as many threads as are asked for, one part of all in somebody's parallel region.
+// index where it has as many threads as are asked for, one part of all in somebody's parallel region. But its regions begin and end
+// with all of torch's threads, however few have something to do: where there are not as many cores, waking them takes longer
+// than to start threads of our own.
 void in_torch_pool(int threads, const Region& region) {
+  if (threads_of_call() < static_cast<int>(torch::stable::get_num_threads())) return start_threads(threads, region);
   struct Job {
     const Region& region;
     int threads;
@@ -503,6 +531,10 @@ STABLE_TORCH_LIBRARY(bert_op, m) {
       "Tensor");
   m.def("build_info() -> str");
   m.def("threads() -> int");
+  m.def(
+      "plan(Tensor hidden_states, Tensor? attention_mask, Tensor[] packed, *, bool skip_padding=False, int threads=0) "
+      "-> "
+      "str");
   m.def("describe(Tensor[] packed) -> str");
   m.def("start_profile() -> ()");
   m.def("stop_profile() -> str");
@@ -513,6 +545,7 @@ STABLE_TORCH_LIBRARY_IMPL(bert_op, CPU, m) {
   m.impl("prepack", TORCH_BOX(&prepack));
   m.impl("encoder", TORCH_BOX(&encoder));
   m.impl("encoder.joined", TORCH_BOX(&encoder_joined));
+  m.impl("plan", TORCH_BOX(&plan));
 }
 
 STABLE_TORCH_LIBRARY_IMPL(bert_op, Meta, m) { m.impl("prepack", TORCH_BOX(&prepack_meta)); }

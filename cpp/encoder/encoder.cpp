@@ -9,6 +9,7 @@
 #include <cstring>
 #include <initializer_list>
 #include <memory>
+#include <utility>
 #include <vector>
 
 #include "encoder/arena.h"
@@ -89,8 +90,7 @@ std::int64_t split_bytes(const Kernels& kernels, const ModelShape& shape, std::i
   return bytes;
 }
 
-TeamBuffers take_buffers(Pieces& pieces, const Kernels& kernels, const ModelShape& shape, const Team& team,
-                         int members) {
+TeamBuffers take_buffers(Pieces& pieces, const Kernels& kernels, const ModelShape& shape, const Team& team) {
   const ElementType floats = float_type(shape.precision);
   TeamBuffers buffers;
   buffers.hidden =
@@ -105,7 +105,7 @@ TeamBuffers take_buffers(Pieces& pieces, const Kernels& kernels, const ModelShap
   buffers.intermediate = take_operand(pieces, shape, {shape.type_of(LinearKind::output)}, team.max_slice_rows,
                                       shape.intermediate_size, true);
   pieces.rewind(std::max(pieces.used(), attention_end));
-  for (int member = 0; member < members; ++member) {
+  for (int member = 0; member < team.members; ++member) {
     TeamBuffers::Member own;
     own.attention = pieces.take(attention_scratch_bytes(floats, team.max_sequence, shape.head_size()));
     own.partial = reinterpret_cast<float*>(pieces.take(team.max_slice_rows * kPanelColumns * 4));
@@ -137,11 +137,11 @@ class Stopwatch {
 // One thread's way through the encoder.
 class Member {
  public:
-  Member(const EncoderCall& call, const Sequences& sequences, const Team& team, const TeamBuffers& buffers,
-         Barrier& barrier, int member, int members, Profile* profile)
+  Member(const EncoderCall& call, const Sequences& sequences, const Plan& plan, const Team& team,
+         const TeamBuffers& buffers, Barrier& barrier, int member, Profile* profile)
       : call_(call), shape_(call.shape), sequences_(sequences), team_(team), buffers_(buffers), barrier_(barrier),
-        member_(member), members_(members), kernels_(kernels(call.isa)), floats_(float_type(shape_.precision)),
-        stopwatch_(profile) {}
+        row_block_(plan.row_block), member_(member), members_(team.members), kernels_(kernels(call.isa)),
+        floats_(float_type(shape_.precision)), stopwatch_(profile) {}
 
   void run() {
     kernels_.enter();
@@ -160,20 +160,20 @@ class Member {
  private:
   void run_layer(const Slice& slice, const Layer& layer, const Linear* next) {
     const Operand hidden = hidden_of(slice);
-    project(slice, layer.qkv, hidden, own_panels(layer.qkv), Activation::none,
+    project(layer.qkv, hidden, own_panels(slice, layer.qkv, slice.split.qkv), Activation::none,
             store_heads(buffers_.heads, floats_, shape_.head_size(), team_.max_slice_rows));
     finish(Phase::qkv);
     attend(slice, layer.attention_output);
     finish(Phase::attention);
     quantize_rows(slice, layer.attention_output, buffers_.context);
     if (layer.attention_output.type == ElementType::u8) barrier_.wait();
-    add_projection(slice, layer.attention_output, buffers_.context);
+    add_projection(slice, layer.attention_output, slice.split.attention_output, buffers_.context);
     finish(Phase::attention_output);
     normalize(slice, layer.attention_norm, &layer.intermediate);
     finish(Phase::attention_norm);
     expand(slice, layer, hidden);
     finish(Phase::intermediate);
-    add_projection(slice, layer.output, buffers_.intermediate);
+    add_projection(slice, layer.output, slice.split.output, buffers_.intermediate);
     finish(Phase::output);
     normalize(slice, layer.output_norm, next);
     finish(Phase::output_norm);
@@ -187,7 +187,7 @@ class Member {
 
   // Input rows to their places in the result, and packed for the first layer.
   void gather(const Slice& slice, const Layer& first) {
-    const Range rows = own_rows(slice);
+    const Range rows = own_rows_of(slice);
     for (std::int64_t row = rows.begin; row < rows.end; ++row) {
       const std::int64_t position = positions(slice)[row];
       std::memcpy(call_.result + position * shape_.hidden_size, call_.hidden_states + position * shape_.hidden_size,
@@ -196,46 +196,56 @@ class Member {
     normalize(slice, {nullptr, nullptr}, &first.qkv);
   }
 
-  Range own_panels(const Linear& linear) const { return split(linear.out_features / kPanelColumns, members_, member_); }
+  Part own_panels(const Slice& slice, const Linear& linear, const Grid& grid) const {
+    return part_of(grid, slice.rows, linear.out_features / kPanelColumns, row_block_, member_);
+  }
+  Range own_rows_of(const Slice& slice) const { return own_rows(slice.rows, members_, member_); }
 
-  GemmArgs gemm_args(const Slice& slice, const Linear& linear, const Operand& input, Range panels) const {
+  // part: rows, which begin with a tile, and panels.
+  GemmArgs gemm_args(const Linear& linear, const Operand& input, const Part& part) const {
+    const std::int64_t rows = part.rows.size(), first = part.rows.begin;
     const TeamBuffers::Member& own = buffers_.members[static_cast<std::size_t>(member_)];
     return {.type = linear.type,
-            .rows = slice.rows,
+            .rows = rows,
             .tiles = linear.tiles,
-            .a = input.tiles,
+            .a = input.tiles + first / kTileRows * linear.tiles * kTileBytes,
             .b = linear.weight,
             .bias = linear.bias,
             .weight_scale = linear.weight_scale,
             .column_sum = linear.column_sum,
-            .row_scale = input.row_scale,
+            .row_scale =
+                input.row_scale == nullptr ? nullptr : input.row_scale + first * chunk_count(linear.type, linear.tiles),
             .columns = linear.out_features,
-            .panel_begin = panels.begin,
-            .panel_end = panels.end,
-            .pass_rows = tuning::pass_rows(slice.rows, gemm_row_bytes(kernels_, linear.type, linear.tiles)),
+            .panel_begin = part.columns.begin,
+            .panel_end = part.columns.end,
+            .pass_rows = tuning::pass_rows(rows, gemm_row_bytes(kernels_, linear.type, linear.tiles)),
             .partial = own.partial,
             .split = own.split};
   }
 
-  void project(const Slice& slice, const Linear& linear, const Operand& input, Range panels, Activation activation,
-               PanelStore out) {
-    GemmArgs args = gemm_args(slice, linear, input, panels);
+  // out: where row 0 of the slice goes.
+  void project(const Linear& linear, const Operand& input, const Part& part, Activation activation, PanelStore out) {
+    if (part.empty()) return;
+    GemmArgs args = gemm_args(linear, input, part);
     args.activation = activation;
     args.out_type = floats_;
     args.out = out;
+    args.out.base += part.rows.begin / kTileRows * out.block_stride;
     kernels_.gemm(args);
   }
 
   // The residual connection: the projection is added to the rows of the result.
-  void add_projection(const Slice& slice, const Linear& linear, const Operand& input) {
-    GemmArgs args = gemm_args(slice, linear, input, own_panels(linear));
+  void add_projection(const Slice& slice, const Linear& linear, const Grid& grid, const Operand& input) {
+    const Part part = own_panels(slice, linear, grid);
+    if (part.empty()) return;
+    GemmArgs args = gemm_args(linear, input, part);
     args.add_to = call_.result;
-    args.add_rows = positions(slice);
+    args.add_rows = positions(slice) + part.rows.begin;
     args.add_stride = shape_.hidden_size;
     kernels_.gemm(args);
   }
 
-  // Heads go round the team, so that every sequence is shared evenly.
+  // Blocks of heads go round the team, so that every sequence is shared evenly.
   void attend(const Slice& slice, const Linear& next) {
     const std::int64_t head_size = shape_.head_size();
     const std::int64_t row_bytes = head_size * element_bytes(floats_);
@@ -245,60 +255,63 @@ class Member {
       const Sequence& sequence = sequences_.items[static_cast<std::size_t>(item)];
       const std::int64_t row = sequence.first - slice.first;
       for (std::int64_t head = 0; head < shape_.num_heads; ++head) {
-        if (turn++ % members_ != member_) continue;
         const std::byte* query = buffers_.heads + head * matrix + row * row_bytes;
         const float* mask =
             sequence.mask < 0 ? nullptr : sequences_.masks.data() + sequence.mask + head * sequence.mask_head_stride;
-        kernels_.attention({.type = floats_,
-                            .q = query,
-                            .k = query + shape_.num_heads * matrix,
-                            .v = query + 2 * shape_.num_heads * matrix,
-                            .seq_len = sequence.length,
-                            .head_size = head_size,
-                            .scale = 1.0f / std::sqrt(static_cast<float>(head_size)),
-                            .mask = mask,
-                            .mask_row_stride = sequence.mask_row_stride,
-                            .row_begin = 0,
-                            .row_end = sequence.length,
-                            .scratch = buffers_.members[static_cast<std::size_t>(member_)].attention,
-                            .out = store_of(buffers_.context, next),
-                            .out_row = row,
-                            .out_panel = head * head_size / kPanelColumns,
-                            .out_type = floats_});
+        for (std::int64_t begin = 0; begin < sequence.length; begin += slice.split.query_rows) {
+          if (turn++ % members_ != member_) continue;
+          kernels_.attention({.type = floats_,
+                              .q = query,
+                              .k = query + shape_.num_heads * matrix,
+                              .v = query + 2 * shape_.num_heads * matrix,
+                              .seq_len = sequence.length,
+                              .head_size = head_size,
+                              .scale = 1.0f / std::sqrt(static_cast<float>(head_size)),
+                              .mask = mask,
+                              .mask_row_stride = sequence.mask_row_stride,
+                              .row_begin = begin,
+                              .row_end = std::min(begin + slice.split.query_rows, sequence.length),
+                              .scratch = buffers_.members[static_cast<std::size_t>(member_)].attention,
+                              .out = store_of(buffers_.context, next),
+                              .out_row = row,
+                              .out_panel = head * head_size / kPanelColumns,
+                              .out_type = floats_});
+        }
       }
     }
   }
 
-  // The layer's wide middle. Where the team can share the chunks in which the next linear layer quantizes it, each member
-  // quantizes a chunk as soon as it has its columns, which are then still in L2; otherwise rows, once all are there.
+  // The layer's wide middle. By chunks each member quantizes what it has computed for the next linear layer, which is then
+  // still in L2; otherwise rows, once all are there.
   void expand(const Slice& slice, const Layer& layer, const Operand& hidden) {
     const Operand& wide = buffers_.intermediate;
-    const bool quantized = layer.output.type == ElementType::u8;
-    const std::int64_t chunks = chunk_count(layer.output.type, layer.output.tiles);
-    if (!quantized || chunks % members_ != 0) {
-      project(slice, layer.intermediate, hidden, own_panels(layer.intermediate), shape_.activation,
-              store_of(wide, layer.output));
-      if (quantized) barrier_.wait();
+    if (!slice.split.by_chunks) {
+      project(layer.intermediate, hidden, own_panels(slice, layer.intermediate, slice.split.intermediate),
+              shape_.activation, store_of(wide, layer.output));
+      if (layer.output.type == ElementType::u8) barrier_.wait();
       quantize_rows(slice, layer.output, wide);
       return;
     }
+    const std::int64_t chunks = chunk_count(layer.output.type, layer.output.tiles);
     const std::int64_t chunk_columns = chunk_tiles(layer.output.type, layer.output.tiles) * kTileRowBytes;
     const std::int64_t bytes = element_bytes(floats_);
-    const Range own = split(chunks, members_, member_);
-    std::byte* rows = wide.float_rows + member_ * team_.max_slice_rows * chunk_columns * bytes;
-    for (std::int64_t chunk = own.begin; chunk < own.end; ++chunk) {
+    const Grid& grid = slice.split.intermediate;
+    const Part own = part_of(grid, slice.rows, chunks, row_block_, member_);
+    // Members of one column part have one buffer, each its own rows of it.
+    std::byte* rows = wide.float_rows + member_ % grid.column_parts * team_.max_slice_rows * chunk_columns * bytes;
+    for (std::int64_t chunk = own.columns.begin; chunk < own.columns.end; ++chunk) {
       const std::int64_t first = chunk * chunk_columns;
       const std::int64_t columns = std::min(chunk_columns, shape_.intermediate_size - first);
-      project(slice, layer.intermediate, hidden, {first / kPanelColumns, (first + columns) / kPanelColumns},
+      project(layer.intermediate, hidden, {own.rows, {first / kPanelColumns, (first + columns) / kPanelColumns}},
               shape_.activation, store_rows(rows - first * bytes, floats_, columns));
-      quantize(layer.output, wide, rows, {0, slice.rows}, {first, first + columns});
+      quantize(layer.output, wide, rows, own.rows, {first, first + columns});
     }
   }
 
   // Only int8 has something to do here.
   void quantize_rows(const Slice& slice, const Linear& linear, const Operand& operand) {
     if (linear.type != ElementType::u8) return;
-    quantize(linear, operand, operand.float_rows, own_rows(slice), {0, linear.in_features});
+    quantize(linear, operand, operand.float_rows, own_rows_of(slice), {0, linear.in_features});
   }
 
   void quantize(const Linear& next, const Operand& operand, const std::byte* source, Range rows, Range columns) {
@@ -312,7 +325,7 @@ class Member {
   }
 
   void normalize(const Slice& slice, const LayerNormWeights& norm, const Linear* next) {
-    const Range rows = own_rows(slice);
+    const Range rows = own_rows_of(slice);
     kernels_.layer_norm({.x = call_.result,
                          .rows = positions(slice),
                          .hidden_size = shape_.hidden_size,
@@ -352,18 +365,13 @@ class Member {
 
   const std::int64_t* positions(const Slice& slice) const { return sequences_.positions.data() + slice.first; }
 
-  // In whole tiles, so that no two threads write to one.
-  Range own_rows(const Slice& slice) const {
-    const Range blocks = split(ceil_div(slice.rows, kTileRows), members_, member_);
-    return {std::min(blocks.begin * kTileRows, slice.rows), std::min(blocks.end * kTileRows, slice.rows)};
-  }
-
   const EncoderCall& call_;
   const ModelShape& shape_;
   const Sequences& sequences_;
   const Team& team_;
   const TeamBuffers& buffers_;
   Barrier& barrier_;
+  const std::int64_t row_block_;
   const int member_;
   const int members_;
   const Kernels& kernels_;
@@ -384,31 +392,42 @@ void zero_skipped(const EncoderCall& call, const Sequences& sequences) {
   }
 }
 
-void run_on(const EncoderCall& call, const Sequences& sequences, int threads) {
-  const Plan plan = make_plan(call.shape, sequences, threads);
-  const auto take_all = [&](Pieces pieces, std::vector<TeamBuffers>& buffers) {
-    for (const Team& team : plan.teams)
-      buffers.push_back(take_buffers(pieces, kernels(call.isa), call.shape, team, plan.threads_per_team));
-    return pieces.used();
-  };
+std::size_t take_all(Pieces pieces, const ModelShape& shape, Isa isa, const Plan& plan,
+                     std::vector<TeamBuffers>& buffers) {
+  for (const Team& team : plan.teams) buffers.push_back(take_buffers(pieces, kernels(isa), shape, team));
+  return pieces.used();
+}
+
+void run_on(const EncoderCall& call, Sequences found, int threads) {
+  std::vector<std::int64_t> lengths;
+  for (const Sequence& sequence : found.items) lengths.push_back(sequence.length);
+  const Plan plan = make_plan(call.shape, call.isa, lengths, threads);
+  const Sequences sequences = arranged(std::move(found), plan.order);
+  const std::size_t bytes = workspace_bytes(call.shape, call.isa, plan);
   std::vector<TeamBuffers> buffers;
-  const std::size_t bytes = take_all(Pieces(nullptr), buffers);
-  buffers.clear();
-  take_all(Pieces(Workspace::of_this_thread(bytes)), buffers);
+  take_all(Pieces(Workspace::of_this_thread(bytes)), call.shape, call.isa, plan, buffers);
+  struct Place {
+    std::size_t team;
+    int member;
+  };
+  std::vector<Place> places;
   std::vector<std::unique_ptr<Barrier>> barriers;
-  for (std::size_t i = 0; i < plan.teams.size(); ++i)
-    barriers.push_back(std::make_unique<Barrier>(plan.threads_per_team));
+  for (std::size_t team = 0; team < plan.teams.size(); ++team) {
+    barriers.push_back(std::make_unique<Barrier>(plan.teams[team].members));
+    for (int member = 0; member < plan.teams[team].members; ++member) places.push_back({team, member});
+  }
 
   int came = 0;
-  run_parallel(threads, [&](int thread, int count) {
+  const auto needed = static_cast<int>(places.size());
+  run_parallel(needed, [&](int thread, int count) {
     if (thread == 0) came = count;
-    if (count != threads) return;
-    const auto team = static_cast<std::size_t>(thread / plan.threads_per_team);
-    Member(call, sequences, plan.teams[team], buffers[team], *barriers[team], thread % plan.threads_per_team,
-           plan.threads_per_team, thread == 0 ? call.profile : nullptr)
+    if (count != needed) return;
+    const Place place = places[static_cast<std::size_t>(thread)];
+    Member(call, sequences, plan, plan.teams[place.team], buffers[place.team], *barriers[place.team], place.member,
+           thread == 0 ? call.profile : nullptr)
         .run();
   });
-  if (came != threads) run_on(call, sequences, came);  // the runtime gave fewer threads than the plan was made for
+  if (came != needed) run_on(call, sequences, came);  // the runtime gave fewer threads than the plan was made for
   Workspace::trim_this_thread();
 }
 
@@ -435,12 +454,16 @@ const char* phase_name(Phase phase) {
   return kNames[static_cast<std::size_t>(phase)];
 }
 
+std::size_t workspace_bytes(const ModelShape& shape, Isa isa, const Plan& plan) {
+  std::vector<TeamBuffers> buffers;
+  return take_all(Pieces(nullptr), shape, isa, plan, buffers);
+}
+
 void run_encoder(const EncoderCall& call) {
-  const Sequences sequences =
-      find_sequences(call.batch, call.seq_len, call.shape.num_heads, call.mask, call.skip_padding);
+  Sequences sequences = find_sequences(call.batch, call.seq_len, call.shape.num_heads, call.mask, call.skip_padding);
   if (call.profile != nullptr) count_operations(call, sequences, *call.profile);
   zero_skipped(call, sequences);
-  if (!sequences.items.empty()) run_on(call, sequences, std::max(1, call.threads));
+  if (!sequences.items.empty()) run_on(call, std::move(sequences), std::max(1, call.threads));
 }
 
 }  // namespace bert_op

@@ -5,6 +5,7 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "encoder/plan.h"
 #include "encoder/sequences.h"
 #include "encoder/shape.h"
 #include "kernels/isa.h"
@@ -43,6 +44,9 @@ struct EncoderCall {
   Isa isa = Isa::portable;
   Profile* profile = nullptr;  // filled in when given
 };
+
+// Bytes of scratch that a call by this plan takes, beside the result.
+std::size_t workspace_bytes(const ModelShape& shape, Isa isa, const Plan& plan);
 
 // Reads the arena only, so calls on one arena may run at the same time. Throws std::bad_alloc.
 void run_encoder(const EncoderCall& call);

@@ -18,6 +18,10 @@ inline void pause() {
 
 thread_local bool in_region = false;
 
+std::atomic<Pool> pool{start_threads};
+
+}  // namespace
+
 void start_threads(int threads, const Region& region) {
   if (in_region) return region(0, 1);
   const auto run = [&](int thread) {
@@ -30,10 +34,6 @@ void start_threads(int threads, const Region& region) {
   run(0);
   for (std::thread& other : others) other.join();
 }
-
-std::atomic<Pool> pool{start_threads};
-
-}  // namespace
 
 void use_pool(Pool chosen) { pool.store(chosen); }
 
@@ -58,15 +58,18 @@ void Barrier::wait() {
   if (arrived_.fetch_add(1, std::memory_order_acq_rel) + 1 == count_) {
     arrived_.store(0, std::memory_order_relaxed);
     generation_.store(generation + 1, std::memory_order_release);
+    generation_.notify_all();
     return;
   }
-  for (int spin = 0; generation_.load(std::memory_order_acquire) == generation; ++spin) {
+  for (int spin = 0; spin < tuning::kBarrierSpins + tuning::kBarrierYields; ++spin) {
+    if (generation_.load(std::memory_order_acquire) != generation) return;
     if (spin < tuning::kBarrierSpins) {
       pause();
     } else {
       std::this_thread::yield();
     }
   }
+  generation_.wait(generation, std::memory_order_acquire);
 }
 
 }  // namespace bert_op

@@ -15,15 +15,18 @@ void run_parallel(int threads, const Region& body);
 // Runs a region that throws nothing. It may bring fewer threads than are asked for, but those that it says came run at once.
 using Pool = void (*)(int threads, const Region& region);
 
-// From here on regions run in `pool`. Without one they start threads of their own, which costs more and is for tests: an
-// OpenMP of our own beside the host's would be a second pool on the same cores, and the thread sanitizer knows no OpenMP.
+// A pool that starts threads for each region and ends them after it; within a region of its own it takes none more.
+void start_threads(int threads, const Region& region);
+
+// From here on regions run in `pool`. Without one they start threads, which costs more and is for tests: an OpenMP of our own
+// beside the host's would be a second pool on the same cores, and the thread sanitizer knows no OpenMP.
 void use_pool(Pool pool);
 
 class Barrier {
  public:
   explicit Barrier(int count) : count_(count) {}
 
-  // Returns when all `count` threads have called it. Spins first, then yields the processor.
+  // Returns when all `count` threads have called it. Spins first, then yields the processor, then sleeps.
   void wait();
 
  private:

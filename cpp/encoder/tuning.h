@@ -20,14 +20,9 @@ std::int64_t pass_rows(std::int64_t rows, std::int64_t row_bytes);
 // The most that pass_rows answers for up to `rows` rows.
 std::int64_t max_pass_rows(std::int64_t rows, std::int64_t row_bytes);
 
-// Streaming a model's weights through a core once takes about as long as computing this many rows.
-constexpr std::int64_t kRowsOfOneWeightStream = 96;
-
-// What the barriers of a team of several threads cost, relative to the team's work.
-constexpr double kTeamOverhead = 1.03;
-
-// Barriers spin this often before they give up the processor: about 50 us.
-constexpr int kBarrierSpins = 2000;
+// Who waits in a barrier spins this often, some microseconds, then gives up the processor this often, then sleeps: where there
+// are fewer cores than threads, who is waited for may not be running.
+constexpr int kBarrierSpins = 200, kBarrierYields = 50;
 
 // A workspace larger than this is freed after the call instead of being kept for the next one.
 constexpr std::int64_t kKeptWorkspaceBytes = std::int64_t{256} << 20;

@@ -14,6 +14,7 @@ from bert_op._families import encoders_of, layers_of
 from bert_op._layer import Layer
 from bert_op._layer_errors import layer_errors
 from bert_op._library import build_info, loaded_from
+from bert_op._observed import ObservedCall, observe
 from bert_op._packed_encoder import PackedEncoder
 from bert_op._packing import OriginalPath
 from bert_op._policy import FOLLOWS, current_policy
@@ -41,8 +42,14 @@ def explain(model: nn.Module | None = None, inputs: Any = None) -> dict[str, Any
             `torch.autocast` that of autocast; "follows the model" where the operator runs nothing.
         With a model also `packed_bytes`, `encoders` (one entry each: name, class, precision, packed sizes),
         `layers` (one entry each: what runs it, in which precision) and `fallbacks` (encoder and reason).
-        With inputs each layer that the operator runs also has `error`, see `LayerError`: its output, compared
-        with that of the same layer in fp32 from the same input.
+        With inputs each layer that the operator runs also has `error`, see `LayerError`: its output,
+        compared with that of the same layer in fp32 from the same input. And there is `plan`, how the
+        batch is computed, one entry for each encoder and each run of layers that are packed together:
+        `threads` that take part of `threads_allowed`; `teams` of so many `members`, with their `slices`
+        (how many `sequences` and `rows`, into how many rows x panels a linear layer is cut,
+        `query_rows` of a block of attention); what the cost model says of it: `microseconds`,
+        `efficiency` (mean over largest of what the threads compute), `barriers` of a team; and
+        `workspace_bytes`, the memory of the call beside weights and result.
     Raises:
         ValueError: inputs were given, but no model, or no encoder of it ran by the operator.
         TypeError: the inputs are no batch.
@@ -59,13 +66,19 @@ def explain(model: nn.Module | None = None, inputs: Any = None) -> dict[str, Any
         if inputs is not None:
             raise ValueError("explain got inputs, but no model to measure with them.")
         return process
-    errors = {} if inputs is None else layer_errors(model, inputs)
+    calls = {} if inputs is None else observe(model, inputs)
+    errors = layer_errors(calls)
     encoders = [_explain_encoder(name, encoder) for name, encoder in encoders_of(model).items()]
     return {
         **process,
         "precision": _common([encoder["precision"] for encoder in encoders]),
         "skip_padding": _common([encoder["skip_padding"] for encoder in encoders]),
         "packed_bytes": sum(encoder["packed_bytes"] for encoder in encoders),
+        **(
+            {}
+            if inputs is None
+            else {"plan": [run for name, call in calls.items() for run in _plan(name, call)]}
+        ),
         "encoders": encoders,
         "layers": [
             {**layer, **({"error": asdict(error)} if error else {})}
@@ -80,6 +93,14 @@ def explain(model: nn.Module | None = None, inputs: Any = None) -> dict[str, Any
             for reason in encoder["fallbacks"]
         ],
     }
+
+
+def _plan(name: str, call: ObservedCall) -> list[dict[str, Any]]:
+    with torch.no_grad():
+        text = torch.ops.bert_op.plan(
+            call.hidden_states, call.attention_mask, list(call.packed), skip_padding=call.skip_padding
+        )
+    return [{"encoder": name, **run} for run in json.loads(text)]
 
 
 def _explain_encoder(name: str, encoder: nn.Module) -> dict[str, Any]:

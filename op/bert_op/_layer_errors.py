@@ -6,16 +6,15 @@ input, which is what the layers before it give in fp32.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
 
-from bert_op._calibrate import call_model
 from bert_op._causes import cause_of, lone_weights
 from bert_op._layer import Layer
+from bert_op._observed import ObservedCall
 from bert_op._packed_encoder import PackedEncoder
 from bert_op._packing import OriginalPath, pack_layers
 from bert_op._policy import LINEARS
@@ -42,45 +41,18 @@ class LayerError:
     cause: str | None
 
 
-class _Arguments(TorchDispatchMode):
-    """Notes what the operator is called with, first call by packed weights."""
-
-    bert_op_sees_operator = True
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.of_arena: dict[int, tuple[Tensor, Tensor | None]] = {}
-
-    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if function is torch.ops.bert_op.encoder.default:
-            hidden_states, attention_mask, packed = args
-            self.of_arena.setdefault(packed[0].data_ptr(), (hidden_states, attention_mask))
-        return function(*args, **(kwargs or {}))
-
-
-def layer_errors(model: nn.Module, inputs: Any) -> dict[str, list[LayerError]]:
-    """Run `model` on `inputs` and measure every layer of the encoders that ran by the operator.
+def layer_errors(calls: Mapping[str, ObservedCall]) -> dict[str, list[LayerError]]:
+    """What each layer of the encoders is off by, on the inputs of their calls.
 
     Returns:
         one value a layer, by the encoder's name.
     Raises:
-        ValueError: no encoder ran by the operator.
-        TypeError: the inputs are no batch.
+        ValueError: the original weights were freed or cannot be packed.
     """
-    with torch.no_grad(), _Arguments() as arguments:
-        call_model(model, inputs)
-    errors = {}
-    for name, encoder in model.named_modules():
-        if isinstance(encoder, PackedEncoder):
-            for precision, arenas in encoder.packings().items():
-                seen = arguments.of_arena.get(arenas[0].data_ptr())
-                if seen is not None:
-                    errors[name] = _errors_of(encoder, precision, *seen)
-    if not errors:
-        raise ValueError(
-            "no encoder of the model ran by the operator on these inputs: bert_op.explain(model) says why."
-        )
-    return errors
+    return {
+        name: _errors_of(call.encoder, call.precision, call.hidden_states, call.attention_mask)
+        for name, call in calls.items()
+    }
 
 
 def _errors_of(

@@ -33,6 +33,7 @@ _OPERATORS = (
     "stop_profile",
     "build_info",
     "threads",
+    "plan",
     "describe",
     "measure_peak",
 )
