@@ -25,6 +25,12 @@ from harness.values.spec import (
 WRONG: list[tuple[str, dict[str, Any]]] = [
     ("precision", {"precision": "fp99"}),
     ("precision", {"precision": "bf16_qint8", "backend": BackendSpec("hf")}),
+    ("precision.target", {"precision": "bf16", "target": {"top10": 0.9}}),
+    ("precision.target", {"precision": "bf16_qint8", "target": {"top10": 1.1}}),
+    (
+        "precision.target",
+        {"precision": "bf16_qint8", "target": {"top10": 0.9}, "data": DataSpec("synthetic")},
+    ),
     ("backend.name", {"backend": BackendSpec("tpu")}),
     ("backend.graph", {"backend": BackendSpec(graph="drawn")}),
     ("backend.skip_padding", {"backend": BackendSpec("hf", skip_padding=True)}),

@@ -134,3 +134,21 @@ def test_the_package_is_the_pinned_one() -> None:
     spec = to_spec(composed("model=minilm")).model
     recorded = {str(file) for file in metadata.files(spec.package or "") or []}
     assert {f"{spec.package_folder}/{name}" for name in spec.package_files} <= recorded
+
+
+@pytest.mark.parametrize(
+    ("typed", "bounds"),
+    [
+        ("precision.target=0.999", {"cosine_mean": 0.999}),
+        ("precision.target={top10:0.98,flips:0}", {"top10": 0.98, "flips": 0.0}),
+    ],
+)
+def test_a_target_is_a_number_or_a_mapping(typed: str, bounds: dict[str, float]) -> None:
+    assert to_spec(composed("precision=bf16_qint8", typed)).target == bounds
+    assert to_spec(composed("precision=bf16_qint8")).target == {}
+
+
+@pytest.mark.parametrize("typed", ["=high", "={top3:0.9}", "=true"])
+def test_any_other_target_is_refused(typed: str) -> None:
+    with pytest.raises(UserError, match=r"precision\.target=.*Bound some of cosine_mean"):
+        to_spec(composed("precision=bf16_qint8", f"precision.target{typed}"))

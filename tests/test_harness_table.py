@@ -1,4 +1,6 @@
+import csv
 import dataclasses
+import io
 
 import pytest
 from harness_fixtures import a_spec
@@ -54,7 +56,7 @@ def test_a_setting_is_a_column_only_where_it_differs() -> None:
     assert "model tiny" in table.title(reports) and "batch" not in table.title(reports)
 
 
-def test_what_was_not_measured_is_a_dash_and_what_misleads_is_told() -> None:
+def test_what_was_not_measured_has_no_column_or_a_dash_and_what_misleads_is_told() -> None:
     report = dataclasses.replace(
         a_report("op", "fp32", 10),
         timing=None,
@@ -63,7 +65,9 @@ def test_what_was_not_measured_is_a_dash_and_what_misleads_is_told() -> None:
         identity=Identity(weights_source="random", weights_reason="no hub"),
         accuracy=Accuracy(absent_because="the weights are random"),
     )
-    assert table.markdown([report]).splitlines()[-1] == "| op-fp32 | failed | - | - | - | - | - | - | - |"
+    assert table.markdown([report]).splitlines()[-1] == "| op-fp32 | failed |"
+    other = a_report("hf", "fp32", 100)
+    assert table.markdown([report, other]).splitlines()[2].startswith("| op-fp32 | failed | - |")
     text = " ".join(table.notes([report]))
     assert "The worker was killed." in text and "no hub" in text and "the weights are random" in text
 
@@ -71,7 +75,12 @@ def test_what_was_not_measured_is_a_dash_and_what_misleads_is_told() -> None:
 def test_csv_and_html_hold_the_same_table() -> None:
     reports = [a_report("hf", "fp32", 100), a_report("op", "bf16", 300)]
     shown, body = table.columns(reports), table.rows(reports)
-    assert files._csv(shown, body).splitlines()[2].startswith("op-bf16,,300")
+    lines = list(csv.DictReader(io.StringIO(files._csv(body))))
+    assert [(line["contender"], line["seq/s"], line["speed-up"]) for line in lines] == [
+        ("hf-fp32", "100", "1.0"),
+        ("op-bf16", "300", "3.0"),
+    ]
+    assert (lines[1]["precision"], lines[1]["batch.size"], lines[1]["F1"]) == ("bf16", "2", "")
     assert "<td>3.00x</td>" in files._html("x", [[c.text(row) for c in shown] for row in body], [])
 
 
@@ -88,3 +97,10 @@ def test_the_chart_says_which_bars_were_disturbed() -> None:
     axes = files.sweep_figure([quiet, busy]).axes[0]
     written = [text.get_text() for text in axes.texts]
     assert written == ["1.00x", "3.00x, disturbed"]
+
+
+def test_the_columns_of_the_csv_are_those_of_any_sweep() -> None:
+    one = files._csv(table.rows([a_report("hf", "fp32", 100)]))
+    failed = dataclasses.replace(a_report("op", "fp32", 1), timing=None, status="failed")
+    other = files._csv(table.rows([failed, a_report("op", "bf16", 3)]))
+    assert one.splitlines()[0] == other.splitlines()[0]

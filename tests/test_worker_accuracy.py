@@ -244,3 +244,29 @@ def test_the_shared_checkpoint_on_mrpc() -> None:
 
 def test_the_position_limit_is_that_of_the_checkpoint(tmp_path: Path) -> None:
     assert accuracy.position_limit(weights.load(path_model(make_checkpoint(tmp_path)), 0).model) == 48
+
+
+def test_text_without_labels_tells_agreement(classifier: Loaded, embedder: Loaded) -> None:
+    pairs = labelled([])
+    for loaded in (classifier, embedder):
+        reference = backends.reference_of(loaded.model)
+        result, rows = accuracy.measure(reference, reference, loaded, pairs, run_spec(ModelSpec("tiny")))
+        assert (result.samples, result.accuracy, result.f1) == (5, None, None)
+        assert result.absent_because is not None and result.absent_because.endswith("has no labels")
+        assert result.cosine_mean == pytest.approx(1)
+        if loaded is classifier:
+            assert (result.agreement, result.flips) == (1.0, 0)
+            assert [row["label"] for row in rows] == [None] * 5
+        else:
+            assert (result.top1, result.top10, result.spearman) == (1.0, None, pytest.approx(1))
+
+
+def test_the_worst_texts_are_those_that_differ_most(embedder: Loaded) -> None:
+    reference = backends.reference_of(embedder.model)
+    changed = backends.reference_of(embedder.model)
+    with torch.no_grad():
+        changed.model.embeddings.word_embeddings.weight[7:].mul_(3)
+    result, _ = accuracy.measure(changed, reference, embedder, labelled(), run_spec(ModelSpec("tiny")))
+    errors = [one.error for one in result.worst]
+    assert errors and errors == sorted(errors, reverse=True)
+    assert result.cosine_min == pytest.approx(1 - errors[0], abs=1e-6)

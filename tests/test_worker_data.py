@@ -175,3 +175,11 @@ def test_the_shared_mrpc_file() -> None:
     pairs = read_pairs(spec(shared("data", "mrpc", "test.tsv")))
     assert pairs is not None and len(pairs) == 1725
     assert set(pairs.labels) == {0, 1}
+
+
+def test_pairs_without_labels(tmp_path: Path) -> None:
+    file = tmp_path / "pairs.tsv"
+    file.write_text("sentence1\tsentence2\na\tb\nc\td\n")
+    pairs = read_pairs(DataSpec("own", path=str(file), samples="all"))
+    assert pairs is not None and (len(pairs), pairs.labels) == (2, ())
+    assert pairs.digest() != Pairs(("a", "c"), ("b", "d"), (0, 1)).digest()

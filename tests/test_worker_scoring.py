@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from harness.values.quality import WorstText
 from harness.worker import scoring
 from harness.worker.scoring import Decisions
 
@@ -98,3 +99,33 @@ def test_predictions_keep_both_sides_of_each_pair() -> None:
         "reference_score": 0.4,
         "reference_decision": 0,
     }
+
+
+def test_the_cosines_of_few_texts_have_no_percentile() -> None:
+    assert scoring.of_cosines(np.array([0.5, 1.0])) == {
+        "cosine_min": 0.5,
+        "cosine_mean": 0.75,
+        "cosine_p1": None,
+    }
+    assert scoring.of_cosines(np.linspace(0, 1, 101))["cosine_p1"] == pytest.approx(0.01)
+
+
+def test_rank_correlation() -> None:
+    one = np.array([0.1, 0.5, 0.3, 0.9])
+    assert scoring.spearman(one, one**3) == pytest.approx(1)
+    assert scoring.spearman(one, -one) == pytest.approx(-1)
+    assert scoring.spearman(one, np.ones(4)) is None
+
+
+def test_the_texts_with_the_largest_errors() -> None:
+    texts = [(str(number),) for number in range(20)]
+    found = scoring.worst(texts, np.array([0.0, 3.0, 1.0, 3.0] + [0.0] * 16))
+    assert found == (WorstText(("1",), 3.0), WorstText(("3",), 3.0), WorstText(("2",), 1.0))
+    assert len(scoring.worst(texts, np.ones(20))) == scoring.WORST_TEXTS
+
+
+def test_decisions_without_labels_agree_or_do_not() -> None:
+    measured, reference = (Decisions(np.zeros(4), np.array(d)) for d in ([0, 1, 1, 0], [0, 1, 0, 0]))
+    found = scoring.agree(measured, reference)
+    assert (found.samples, found.agreement, found.flips, found.accuracy) == (4, 0.75, 1, None)
+    assert [row["label"] for row in scoring.predictions(None, measured, reference)] == [None] * 4

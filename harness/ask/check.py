@@ -109,6 +109,7 @@ def check(spec: RunSpec) -> RunSpec:
     _check_choice("load.name", spec.load.name, LOADS)
     _check_choice("host.allocator", spec.host.allocator, ALLOCATORS)
     _check_backend(spec)
+    _check_target(spec)
     _check_model(spec.model)
     _check_data(spec)
     _check_batch(spec)
@@ -145,6 +146,24 @@ def _check_backend(spec: RunSpec) -> None:
         raise UserError(
             "backend.skip_padding", True, f"backend={spec.backend.name} computes every position", "Use op"
         )
+
+
+def _check_target(spec: RunSpec) -> None:
+    if not spec.target:
+        return
+    told = ", ".join(f"{name} {bound:g}" for name, bound in spec.target.items())
+    if spec.backend.name != "op" or not spec.precision.endswith("qint8"):
+        raise UserError(
+            "precision.target", told, f"is for the op in an int8 precision, not for {spec.contender}",
+            "Use backend=op and precision=bf16_qint8 or fp32_qint8, or leave the target out",
+        )  # fmt: skip
+    if not all(0 <= bound <= 1 for bound in spec.target.values()):
+        raise UserError("precision.target", told, "is not within 0 and 1", "Use shares, as in 0.999")
+    if spec.data.path is None and spec.data.hub_id is None and spec.data.shipped is None:
+        raise UserError(
+            "precision.target", told, f"is looked for on texts, and data={spec.data.name} has none",
+            "Use data=paraphrase, or data.path=<file>",
+        )  # fmt: skip
 
 
 def _check_model(model: ModelSpec) -> None:

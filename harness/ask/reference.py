@@ -14,8 +14,6 @@ from pathlib import Path
 from harness.ask.schema import GROUPS, ROOT, SPECS, Command, register
 from harness.values.settings import SETTINGS, Setting, described, of_group
 
-# A precision is a name and no more: its options say what there is to say.
-DOCUMENTED = {name: spec for name, spec in SPECS.items() if name != "precision"}
 HEAD = """# Reference: groups, options, fields
 
 Made by `python -m harness.ask.reference > docs/reference.md` from `harness/values/spec.py` and `conf/`: do
@@ -46,7 +44,7 @@ def _group_names() -> list[str]:
 
 def _group(name: str) -> str:
     lines = [f"## `{name}`", ""]
-    spec = DOCUMENTED.get(name)
+    spec = SPECS.get(name)
     if spec is not None:
         before, _, behind = described(spec)
         settings = of_group(name, spec)

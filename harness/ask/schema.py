@@ -19,6 +19,7 @@ from harness.values.errors import UserError
 from harness.values.plain import from_plain
 from harness.values.settings import SETTINGS
 from harness.values.spec import (
+    TARGETS,
     BackendSpec,
     BatchSpec,
     DataSpec,
@@ -35,9 +36,17 @@ ROOT = Path(__file__).resolve().parents[2]
 
 @dataclasses.dataclass
 class Precision:
-    """One of harness.values.spec.PRECISIONS."""
+    """What the linear layers and the rest are computed in.
+
+    name: one of `fp32`, `fp32_qint8`, `bf16`, `bf16_qint8`.
+    target: for backend=op in an int8 precision: what it has to come to on the data's first 256 texts or pairs
+        against fp32, by keeping as few linear layers as that takes unquantized. A number is the mean cosine,
+        a mapping bounds `cosine_mean`, `cosine_min`, `flips`, `top1`, `top10`:
+        `'precision.target={top10:0.98}'`.
+    """
 
     name: str = MISSING
+    target: Any = None
 
 
 @dataclasses.dataclass
@@ -106,7 +115,8 @@ STORE_REMEDY = "Name a writable sqlite:///file or a reachable server; tracking=n
 NUMBERS = {
     setting.name: setting.default
     for setting in SETTINGS
-    if setting.name not in GROUPS and "." not in setting.name and setting.elsewhere.by != "launch"
+    if "." not in setting.name and setting.name not in GROUPS
+    if setting.elsewhere.by not in ("launch", "group")
 }
 
 COMMAND = dataclasses.fields(Command)
@@ -141,7 +151,22 @@ def to_spec(cfg: DictConfig) -> RunSpec:
         if name in groups and dataclasses.is_dataclass(kind):
             _refuse_unknown_fields(name, groups[name], [field.name for field in dataclasses.fields(kind)])
     numbers = {name: plain[name] for name in NUMBERS}
-    return from_plain(RunSpec, {**groups, "precision": plain["precision"]["name"], **numbers})
+    precision = plain["precision"]
+    _refuse_unknown_fields("precision", precision, [item.name for item in dataclasses.fields(Precision)])
+    chosen = {"precision": precision["name"], "target": _bounds(precision["target"])}
+    return from_plain(RunSpec, {**groups, **chosen, **numbers})
+
+
+def _bounds(target: Any) -> dict[str, float]:
+    """precision.target as a mapping: a number alone is the mean cosine."""
+    bounds = {} if target is None else target if isinstance(target, dict) else {"cosine_mean": target}
+    for name, bound in bounds.items():
+        if name not in TARGETS or isinstance(bound, bool) or not isinstance(bound, int | float):
+            raise UserError(
+                "precision.target", target, "is neither a number nor a mapping of figures to numbers",
+                f"Bound some of {', '.join(TARGETS)}, as in 'precision.target={{top10:0.98}}'",
+            )  # fmt: skip
+    return {str(name): float(bound) for name, bound in bounds.items()}
 
 
 def _refuse_unknown_fields(group: str, values: dict[str, Any], known: list[str]) -> None:

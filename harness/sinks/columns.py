@@ -161,4 +161,7 @@ RESULTS = (
     Column("accuracy", _percent("accuracy"), "{:.1f} %"),
     Column("F1", _percent("f1"), "{:.1f} %"),
     Column("agreement", _percent("agreement"), "{:.2f} %"),
+    Column("top 10", _percent("top10"), "{:.1f} %"),
 )
+# What a report can say in a table, needed or not.
+EVERY_RESULT = (*RESULTS, *LOADED, *SERVED, *REPEATED, *INTERVAL)

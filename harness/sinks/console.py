@@ -11,13 +11,23 @@ from rich.table import Table
 from rich.text import Text
 
 from harness.sinks import table
-from harness.sinks.columns import CONTENDER, INTERVAL, Column, Row
+from harness.sinks.columns import CONTENDER, Column, Row
 from harness.values.redact import redact
 from harness.values.report import Report
 
-# What a console that is too narrow for the table leaves to the files.
-DISPENSABLE = ("F1",)
-WIDE = 100  # columns; a narrower console leaves the interval of repetitions to the files
+# What a terminal that is too narrow for the table leaves to the files, one after the other.
+DISPENSABLE = (
+    "p50 from",
+    "to ms",
+    "F1",
+    "calls",
+    "p90 ms",
+    "spread",
+    "runs",
+    "top 10",
+    "agreement",
+    "speed-up",
+)
 
 
 def announce(console: Console, folder: Path, what: str) -> None:
@@ -39,20 +49,24 @@ def nearby(path: Path) -> Path:
 
 def summary(console: Console, reports: list[Report]) -> None:
     """Prints the table of one or more jobs and the notes that belong to it."""
-    shown = table.columns(reports)
-    if all(report.status == "finished" for report in reports):
-        shown = [column for column in shown if column.title != "status"]
-    body = table.rows(reports)
-    if console.width < WIDE:
-        shown = [column for column in shown if column not in INTERVAL]
-    drawn = _drawn(shown, body)
-    if _width(console, drawn) > console.width:
-        drawn = _drawn([column for column in shown if column.title not in DISPENSABLE], body)
+    shown, body = table.columns(reports), table.rows(reports)
+    drawn, left_out = _drawn(shown, body), []
+    # A pipe has no width: whoever reads it can scroll or cut.
+    for title in DISPENSABLE if console.is_terminal else ():
+        if _width(console, drawn) <= console.width:
+            break
+        if any(column.title == title for column in shown):
+            left_out.append(title)
+            shown = [column for column in shown if column.title != title]
+            drawn = _drawn(shown, body)
     console.print(table.title(reports), style="bold", highlight=False, markup=False, soft_wrap=True)
     # Rather lines that are too long than numbers that are cut.
     width, console.width = console.width, max(console.width, _width(console, drawn))
     console.print(drawn)
     console.width = width
+    if left_out:
+        said = f"Left out, for want of room: {', '.join(left_out)}; the report has them."
+        console.print(said, highlight=False, markup=False, soft_wrap=True)
     for note in table.notes(reports):
         console.print(redact(note), highlight=False, markup=False, soft_wrap=True)
 

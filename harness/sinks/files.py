@@ -9,8 +9,10 @@ import numpy as np
 
 from harness.judge import floors
 from harness.sinks import shootout, table
-from harness.sinks.columns import Column, Row, labels
+from harness.sinks.columns import EVERY_RESULT, Row, labels
+from harness.values import settings as catalogue
 from harness.values.plain import write_text
+from harness.values.quality import WorstText
 from harness.values.redact import redact
 from harness.values.report import SAMPLES_FILE, Interval, Probe, Report
 
@@ -23,6 +25,7 @@ LATENCY_FILE = "latency.png"
 SWEEP_TABLE = "sweep"
 SWEEP_CHART = "sweep.png"
 TRADEOFF_CHART = "shootout.png"
+SHOWN_OF_A_TEXT = 160
 
 
 def write_run(report: Report, folder: Path) -> None:
@@ -41,7 +44,7 @@ def write_sweep(reports: list[Report], folder: Path) -> list[Path]:
     heading = table.title(reports)
     files = {
         f"{SWEEP_TABLE}.md": f"# {heading}\n\n{table.markdown(reports)}{notes}",
-        f"{SWEEP_TABLE}.csv": _csv(shown, body),
+        f"{SWEEP_TABLE}.csv": _csv(body),
         f"{SWEEP_TABLE}.html": _html(heading, cells, table.notes(reports)),
     }
     for name, text in files.items():
@@ -64,6 +67,8 @@ def run_markdown(report: Report) -> str:
         parts.append("## Throughput\n\n" + _listing(_timing_lines(report)))
     if report.accuracy is not None:
         parts.append("## Accuracy\n\n" + _listing(_accuracy_lines(report)))
+        if report.accuracy.worst:
+            parts.append("## Largest errors\n\n" + _worst_texts(report.accuracy.worst))
     parts.append(
         "## Phases and memory\n\n" + _listing(_known({**vars(report.phases), **vars(report.memory)}))
     )
@@ -177,9 +182,18 @@ def _shown_probe(probe: Probe) -> str:
 
 
 def _accuracy_lines(report: Report) -> dict[str, Any]:
-    return _known(
-        {name: value for name, value in vars(report.accuracy).items() if value != 0 or name != "samples"}
-    )
+    left_out = {"worst"} if report.accuracy and report.accuracy.samples else {"worst", "samples"}
+    return _known({name: value for name, value in vars(report.accuracy).items() if name not in left_out})
+
+
+def _worst_texts(worst: tuple[WorstText, ...]) -> str:
+    """The texts with the largest errors as a table. Long ones are shortened: report.json has them whole."""
+    rows = []
+    for one in worst:
+        text = " / ".join(" ".join(text.split()) for text in one.texts).replace("|", "\\|")
+        shown = text if len(text) <= SHOWN_OF_A_TEXT else f"{text[: SHOWN_OF_A_TEXT - 4]} ..."
+        rows.append(f"| {one.error:.4g} | {shown} |\n")
+    return "| error | text |\n|---|---|\n" + "".join(rows)
 
 
 def _known(values: dict[str, Any]) -> dict[str, Any]:
@@ -196,15 +210,31 @@ def _shown(value: Any) -> str:
     return f"{value:.6g}" if isinstance(value, float) else str(value)
 
 
-def _csv(shown: list[Column], body: list[Row]) -> str:
+def _csv(body: list[Row]) -> str:
+    """Every setting and every result, the same columns in the same order whatever the sweep: so the files of
+    several sweeps can be put below each other. What was not measured is empty."""
     import csv
     import io
+    import json
 
+    names = [setting.name for setting in catalogue.SETTINGS if setting.elsewhere.shown]
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(column.title for column in shown)
-    writer.writerows(["" if (v := column.value(row)) is None else v for column in shown] for row in body)
+    writer.writerow(["contender", *names, *(column.title for column in EVERY_RESULT)])
+    for row in body:
+        chosen = [_at(row.report.spec.to_plain(), name) for name in names]
+        told = [json.dumps(value) if isinstance(value, bool | dict | list) else value for value in chosen]
+        results = [column.value(row) for column in EVERY_RESULT]
+        cells = [row.report.spec.contender, *told, *results]
+        writer.writerow(["" if cell is None else cell for cell in cells])
     return text.getvalue()
+
+
+def _at(plain: dict[str, Any], name: str) -> Any:
+    value: Any = plain
+    for part in name.split("."):
+        value = value[part]
+    return value
 
 
 def _html(heading: str, cells: list[list[str]], notes: list[str]) -> str:

@@ -15,6 +15,7 @@ import numpy as np
 from harness.sinks import mlflow_values as values
 from harness.sinks.mlflow_store import Store
 from harness.values.plain import read_json
+from harness.values.redact import redact
 from harness.values.report import PREDICTIONS_FILE, Report
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ MODEL_TYPE = "encoder"
 # What a model is: beginnings of names of params.
 MODEL_PARAMS = ("model", "precision", "backend", "graph", "skip_padding", "seed")
 TABLE_FILE = "predictions_table.json"
+WORST_FILE = "worst_texts.json"
 # MLflow takes no longer digest.
 DIGEST_LENGTH = 36
 
@@ -83,6 +85,18 @@ def log_predictions(store: Store, run_id: str, folder: Path) -> None:
     store.client.log_table(run_id, columns, TABLE_FILE)
 
 
+def log_worst_texts(store: Store, run_id: str, report: Report) -> None:
+    """The texts with the largest errors as a table."""
+    worst = () if report.accuracy is None else report.accuracy.worst
+    if not worst or any(item.path == WORST_FILE for item in store.client.list_artifacts(run_id)):
+        return
+    columns = {
+        "error": [one.error for one in worst],
+        "text": [redact(" / ".join(one.texts)) for one in worst],
+    }
+    store.client.log_table(run_id, columns, WORST_FILE)
+
+
 def _dataset(report: Report, folder: Path) -> Dataset | None:
     if report.accuracy is None or report.accuracy.data_digest is None:
         return None
@@ -91,7 +105,8 @@ def _dataset(report: Report, folder: Path) -> Dataset | None:
 
     file = folder / PREDICTIONS_FILE
     rows = read_json(file) if file.is_file() else []
-    labels = np.array([row["label"] for row in rows]) if rows else None
+    labelled = bool(rows) and rows[0]["label"] is not None
+    labels = np.array([row["label"] for row in rows]) if labelled else None
     pairs = np.arange(report.accuracy.samples)
     made = mlflow.data.from_numpy(
         {"pair": pairs},

@@ -168,6 +168,7 @@ def _log_all(store: Store, run_id: str, report: Report, folder: Path) -> None:
     model_id = mlflow_entities.log_model(store, run_id, report)
     _log_values(store, run_id, report, model_id, dataset)
     mlflow_entities.log_predictions(store, run_id, folder)
+    mlflow_entities.log_worst_texts(store, run_id, report)
     for name in ARTIFACTS:
         if (folder / name).is_file():
             store.client.log_artifact(run_id, str(folder / name))

@@ -95,7 +95,11 @@ def quality_metrics(report: Report) -> dict[str, float]:
     if quality is None:
         return {}
     values = {name: getattr(quality, name) for name in QUALITY}
-    values |= {"error/logit_max_abs": quality.logit_max_abs, "error/cosine_min": quality.cosine_min}
+    values |= {
+        "error/logit_max_abs": quality.logit_max_abs, "error/cosine_min": quality.cosine_min,
+        "error/cosine_mean": quality.cosine_mean, "error/cosine_p1": quality.cosine_p1,
+        "neighbours/top1": quality.top1, "neighbours/top10": quality.top10, "spearman": quality.spearman,
+    }  # fmt: skip
     for name in ("accuracy", "f1"):
         interval = getattr(quality, f"{name}_interval")
         if interval is not None:

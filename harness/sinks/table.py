@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from harness.judge import floors
 from harness.sinks import load_notes
@@ -53,16 +54,16 @@ def rows(reports: list[Report]) -> list[Row]:
 
 
 def columns(reports: Sequence[Report]) -> list[Column]:
-    """The columns that these jobs need: a setting that is the same for all of them is left to the title."""
+    """The columns that these jobs need: a setting that is the same for all of them is left to the title, and
+    what was measured of none of them has no column."""
     loaded = LOADED if any(report.spec.load.name != "offline" for report in reports) else ()
     served = SERVED if any(report.spec.load.name == "server" for report in reports) else ()
     groups = [report for report in reports if report.repeated is not None]
     repeated = REPEATED if groups else ()
     known = any(report.timing is not None and "ci_low" in report.timing.latency_ms for report in groups)
     interval = INTERVAL if known else ()
-    # The further columns of a load need the room of those that would be empty.
-    scored = not loaded or any(report.accuracy is not None for report in reports)
-    results = [column for column in RESULTS if scored or column.title not in ("accuracy", "F1", "agreement")]
+    body = rows(list(reports))
+    results = [column for column in RESULTS if any(column.value(row) is not None for row in body)]
     return [CONTENDER, *settings(reports), *repeated, *served, *results, *loaded, *interval]
 
 
@@ -90,11 +91,28 @@ def _notes_of(report: Report, name: str) -> list[str]:
         told.append(f"Good for speed, not for accuracy: {report.identity.weights_reason}.")
     if report.accuracy is not None and report.accuracy.absent_because:
         told.append(f"Accuracy was not measured: {report.accuracy.absent_because}.")
+    told += [_kept(guard, name) for guard in _guards(report)]
     told += load_notes.of(report, name)
     if timing is not None and timing.skipped_tokens_per_call:
         share = timing.skipped_tokens_per_call / _positions(timing)
         told.append(f"{name} skipped padding: {share:.0%} of the token positions were not computed.")
     return told
+
+
+def _guards(report: Report) -> list[dict[str, Any]]:
+    """What the op kept unquantized for precision.target."""
+    found = [encoder.get("guard") for encoder in report.op.get("encoders", ())]
+    return [guard for guard in found if guard]
+
+
+def _kept(guard: dict[str, Any], name: str) -> str:
+    kept = [str(one) for one in guard["kept"]]
+    reached = ", ".join(
+        f"{figure} {guard['reached'][figure]:.5g} (without {guard['without'][figure]:.5g})"
+        for figure in guard["target"]
+    )
+    which = f"{', '.join(kept)} unquantized, {guard['slower']:.2f} times the time" if kept else "nothing"
+    return f"{name} keeps {which} for precision.target on {guard['texts']} texts: {reached}."
 
 
 def _positions(timing: Timing) -> float:

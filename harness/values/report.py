@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from harness.values.plain import from_plain, read_json, to_plain, write_json
+from harness.values.quality import Accuracy as Accuracy
+from harness.values.quality import Interval as Interval
 from harness.values.spec import RunSpec
 
 SPEC_FILE = "spec.json"
@@ -184,49 +186,6 @@ class Timing:
     observed: Observed | None = None
     energy: Energy = UNREAD
     server: Server | None = None
-
-
-@dataclass(frozen=True)
-class Interval:
-    """A 95 % confidence interval."""
-
-    low: float
-    high: float
-
-
-@dataclass(frozen=True)
-class Accuracy:
-    """Quality on labelled pairs and distance to the reference (Hugging Face, fp32, same run, same inputs).
-
-    Fractions are in 0..1. absent_because: why accuracy and f1 are None (random weights, no labels, ...).
-    flips: decisions that differ from the reference. mcnemar_p: exact, on the decisions against the labels.
-    gate: `99.9%`, `99%` or `below 99%` of the reference's accuracy, MLPerf style.
-    cosine_min: smallest cosine to the reference's embeddings; of a classifier, to its mean hidden states.
-    For embeddings: threshold is the reference's cosine of best accuracy, which decides for both models, and
-    roc_auc is of the cosine.
-    reference_reused: another job of the sweep had computed the reference's answers, see
-    harness/worker/references.py.
-    """
-
-    samples: int = 0
-    accuracy: float | None = None
-    accuracy_interval: Interval | None = None
-    f1: float | None = None
-    f1_interval: Interval | None = None
-    reference_accuracy: float | None = None
-    reference_f1: float | None = None
-    agreement: float | None = None
-    flips: int | None = None
-    mcnemar_p: float | None = None
-    gate: str | None = None
-    logit_max_abs: float | None = None
-    cosine_min: float | None = None
-    threshold: float | None = None
-    roc_auc: float | None = None
-    reference_roc_auc: float | None = None
-    data_digest: str | None = None
-    absent_because: str | None = None
-    reference_reused: bool = False
 
 
 @dataclass(frozen=True)

@@ -19,18 +19,20 @@ Row = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Pairs:
-    """Sentence pairs with labels: 1 a paraphrase, 0 none. All three have the same length, at least 1."""
+    """Sentence pairs with labels: 1 a paraphrase, 0 none. All three have the same length, at least 1, but for
+    labels where there are none: then they are empty."""
 
     sentence1: tuple[str, ...]
     sentence2: tuple[str, ...]
     labels: tuple[int, ...]
 
     def __len__(self) -> int:
-        return len(self.labels)
+        return len(self.sentence1)
 
     def digest(self) -> str:
         """SHA-256 over all pairs and labels, so that two records can tell whether they saw the same data."""
-        rows = list(zip(self.labels, self.sentence1, self.sentence2, strict=True))
+        labels = self.labels or (None,) * len(self)
+        rows = list(zip(labels, self.sentence1, self.sentence2, strict=True))
         return hashlib.sha256(json.dumps(rows, ensure_ascii=False).encode()).hexdigest()
 
 
@@ -50,12 +52,15 @@ def of_file(data: DataSpec) -> Pairs | None:
 
 def of_rows(data: DataSpec, setting: str, value: str, rows: Iterable[Row]) -> Pairs:
     """The first `data.samples` of `rows`, which have the columns `data.columns`; `setting` named `value` as
-    their source. UserError as in `of_file`.
+    their source. UserError as in `of_file`. Where the first row has no label, none is read.
     """
     columns = [data.columns[field] for field in ("sentence1", "sentence2", "label")]
     limit = None if isinstance(data.samples, str) else data.samples
-    taken: list[tuple[str, str, int]] = []
+    taken: list[tuple[str, str, int | None]] = []
+    labelled = True
     for number, row in enumerate(rows, start=1):
+        if number == 1 and columns[2] not in row:
+            labelled, columns = False, columns[:2]
         missing = [column for column in columns if column not in row]
         if missing:
             raise UserError(
@@ -68,21 +73,23 @@ def of_rows(data: DataSpec, setting: str, value: str, rows: Iterable[Row]) -> Pa
                 setting, value, f"row {number} has no value in column {', '.join(empty)}",
                 "Fill it in, or leave the row out",
             )  # fmt: skip
-        sentence1, sentence2, label = (row[column] for column in columns)
-        if str(label).strip() not in ("0", "1", "0.0", "1.0", "True", "False"):
-            raise UserError(
-                setting,
-                value,
-                f"row {number} has the label {label!r}",
-                "Labels are 0 (none) and 1 (paraphrase)",
-            )
-        taken.append((str(sentence1), str(sentence2), int(str(label).strip() in ("1", "1.0", "True"))))
+        label = _label(setting, value, number, row[columns[2]]) if labelled else None
+        taken.append((str(row[columns[0]]), str(row[columns[1]]), label))
         if limit is not None and len(taken) == limit:
             break
     if not taken:
         raise UserError(setting, value, "has no rows", "Name a source with at least one pair")
     first, second, labels = zip(*taken, strict=True)
-    return Pairs(first, second, labels)
+    return Pairs(first, second, labels if labelled else ())
+
+
+def _label(setting: str, value: str, number: int, label: object) -> int:
+    text = str(label).strip()
+    if text not in ("0", "1", "0.0", "1.0", "True", "False"):
+        raise UserError(
+            setting, value, f"row {number} has the label {label!r}", "Labels are 0 (none) and 1 (paraphrase)"
+        )
+    return int(text in ("1", "1.0", "True"))
 
 
 def _names(row: Row) -> str:

@@ -26,14 +26,15 @@ class Elsewhere:
     param: its name among MLflow's params; `dotted` is its own name, None leaves it out.
     unsaid: its default goes without saying in the title of a table.
     shown: a table tells jobs apart by it.
-    by: who sets it: the user, the sweep for each of its jobs, or the launch for each of its processes.
+    by: who sets it: the user, the user as a field of a group of another name, the sweep for each of its jobs,
+        or the launch for each of its processes.
     """
 
     columns: tuple[str, ...] = ()
     param: str | None = "dotted"
     unsaid: bool = False
     shown: bool = True
-    by: Literal["user", "sweep", "launch"] = "user"
+    by: Literal["user", "group", "sweep", "launch"] = "user"
 
 
 # By the name of a setting, or of a group for those of its settings that are not named.
@@ -43,6 +44,7 @@ ELSEWHERE = {
     "model.source": Elsewhere(("weights", "model")),
     "model.package_files": Elsewhere(("model",), None),  # it would be a column of digests
     "precision": Elsewhere(("contender",), "precision"),
+    "target": Elsewhere(by="group"),
     "backend.name": Elsewhere(("contender",), "backend"),
     "backend.graph": Elsewhere(("contender",), "graph"),
     "backend.skip_padding": Elsewhere(param="skip_padding"),

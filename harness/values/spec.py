@@ -225,10 +225,16 @@ class HostSpec:
     timeout_seconds: float = 3600.0
 
 
+# What precision.target may bound, and whether the figure has to be at least, or at most, that.
+TARGETS = ("cosine_mean", "cosine_min", "flips", "top1", "top10")
+
+
 @dataclass(frozen=True)
 class RunSpec:
     """One job: everything that the measured process has to know, and nothing about tracking.
 
+    target: what an int8 precision has to come to on the data's texts against fp32, typed as precision.target:
+        figures of bert_op's guard and their bounds. Empty for none.
     seed: of random weights, random token ids, drawn lengths and arrivals; from 0 to 4294967295.
     repetitions: how often the same thing is measured, each time in a fresh process; the variants of a sweep
         take turns. See harness/run/repetitions.py.
@@ -247,6 +253,7 @@ class RunSpec:
     run_time: RunTimeSpec = RunTimeSpec(seconds=10.0)
     measure: MeasureSpec = MeasureSpec()
     host: HostSpec = HostSpec()
+    target: dict[str, float] = field(default_factory=dict)
     seed: int = 0
     repetitions: int = 1
     repetition: int = 0

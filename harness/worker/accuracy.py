@@ -17,7 +17,7 @@ from harness.values import estimates
 from harness.values.errors import UserError
 from harness.values.report import Accuracy
 from harness.values.spec import SCORED_TASKS, RunSpec
-from harness.worker import scoring
+from harness.worker import neighbours, scoring
 from harness.worker.backends import Head
 from harness.worker.data import Pairs
 from harness.worker.references import Reference
@@ -29,6 +29,8 @@ BATCH_SIZE = 32
 RANDOM_SEQUENCES = 16
 # Of random weights, whose error says little of any other weights.
 FEW_SEQUENCES = 4
+# What is said of embeddings whether or not there are labels.
+DISTANCE = ("top1", "top10", "spearman", "worst", "cosine_min", "cosine_mean", "cosine_p1")
 
 Array = NDArray[Any]
 Call = Callable[..., torch.Tensor]
@@ -48,7 +50,7 @@ def absent_because(loaded: Loaded, pairs: Pairs | None, data_name: str) -> str |
         return "the weights are random"
     if loaded.task not in SCORED_TASKS:
         return f"the model has no task head whose decisions could be scored (task {loaded.task})"
-    if pairs is None:
+    if pairs is None or not pairs.labels:
         return f"data {data_name} has no labels"
     return None
 
@@ -67,11 +69,12 @@ def measure(
         in_place: whether loaded.model is the converted one that `call` runs, so that the hidden states below
             its head can be compared too.
 
-    Without labelled text, or with random weights, the error against the reference is still measured, on
-    random ids. UserError where the checkpoint brings no tokenizer for the text.
+    Text without labels still tells how the decisions, or the embeddings, differ from the reference's. Without
+    text, or with random weights, the error against the reference is measured on random ids. UserError where
+    the checkpoint brings no tokenizer for the text.
     """
     reason = absent_because(loaded, pairs, spec.data.name)
-    if reason is not None or pairs is None:
+    if pairs is None or loaded.source == "random" or loaded.task not in SCORED_TASKS:
         error = _error_on_random_ids(call, reference, loaded, spec, in_place)
         return dataclasses.replace(error, absent_because=reason), []
     limit = position_limit(loaded.model)
@@ -81,12 +84,11 @@ def measure(
     tokenizer = need_tokenizer(loaded, "data", spec.data.name)
     batches = text_batches(tokenizer, [texts[index] for index in order], BATCH_SIZE, limit=limit)
     inputs = Inputs(batches, np.asarray(order))
-    labels = np.asarray(pairs.labels)
     if loaded.task == "sentence-embedding":
-        accuracy, rows = _measure_embeddings(call, reference, inputs, labels)
+        accuracy, rows = _measure_embeddings(call, reference, inputs, pairs)
     else:
-        accuracy, rows = _measure_logits(call, reference, loaded.model if in_place else None, inputs, labels)
-    return dataclasses.replace(accuracy, data_digest=pairs.digest()), rows
+        accuracy, rows = _measure_logits(call, reference, loaded.model if in_place else None, inputs, pairs)
+    return dataclasses.replace(accuracy, data_digest=pairs.digest(), absent_because=reason), rows
 
 
 def position_limit(model: transformers.PreTrainedModel) -> int:
@@ -115,39 +117,60 @@ def mean_pool(hidden_states: torch.Tensor, attention_mask: torch.Tensor) -> torc
     return torch.nn.functional.normalize(total / weights.sum(dim=1).clamp(min=1e-9), dim=1)
 
 
+def _labels_of(pairs: Pairs) -> Array | None:
+    return np.asarray(pairs.labels) if pairs.labels else None
+
+
 def _measure_logits(
     call: Call,
     reference: Head,
     model: transformers.PreTrainedModel | None,
     inputs: Inputs,
-    labels: Array,
+    pairs: Pairs,
 ) -> tuple[Accuracy, list[dict[str, Any]]]:
-    found, expected, cosine_min = _logits(call, reference, model, inputs)
+    labels = _labels_of(pairs)
+    found, expected, cosines = _logits(call, reference, model, inputs)
     measured, referred = scoring.from_logits(found), scoring.from_logits(expected)
+    errors = np.abs(found - expected).max(axis=1)
     accuracy = dataclasses.replace(
-        scoring.judge(labels, measured, referred),
-        logit_max_abs=float(np.abs(found - expected).max()),
-        cosine_min=cosine_min,
+        scoring.agree(measured, referred) if labels is None else scoring.judge(labels, measured, referred),
+        logit_max_abs=float(errors.max()),
+        worst=scoring.worst(list(zip(pairs.sentence1, pairs.sentence2, strict=True)), errors),
+        **cosines,
     )
     return accuracy, scoring.predictions(labels, measured, referred)
 
 
 def _measure_embeddings(
-    call: Call, reference: Call, inputs: Inputs, labels: Array
+    call: Call, reference: Call, inputs: Inputs, pairs: Pairs
 ) -> tuple[Accuracy, list[dict[str, Any]]]:
     expected = _outputs(reference, inputs, "reference", _pooled)
     found = _outputs(call, inputs, "measured", _pooled)
-    count = labels.size
+    count, texts = len(pairs), [*pairs.sentence1, *pairs.sentence2]
+    own = neighbours.distinct(texts)
+    cosines = scoring.cosines(found, expected)
     expected_cosines = scoring.cosines(expected[:count], expected[count:])
     found_cosines = scoring.cosines(found[:count], found[count:])
+    distance = Accuracy(
+        samples=count,
+        top1=neighbours.overlap(found[own], expected[own], 1),
+        top10=neighbours.overlap(found[own], expected[own], 10),
+        spearman=scoring.spearman(found_cosines, expected_cosines),
+        worst=scoring.worst([(texts[number],) for number in own], 1 - cosines[own]),
+        **scoring.of_cosines(cosines),
+    )
+    labels = _labels_of(pairs)
+    if labels is None:
+        return distance, []
     # One threshold for both, as in an application that replaces the model and keeps its threshold. Were each
     # model given its own, a jump between two equally good thresholds would count as flipped decisions.
     threshold = estimates.best_threshold(labels, expected_cosines).value
     measured = scoring.from_cosines(found_cosines, threshold)
     referred = scoring.from_cosines(expected_cosines, threshold)
+    judged = scoring.judge(labels, measured, referred)
     accuracy = dataclasses.replace(
-        scoring.judge(labels, measured, referred),
-        cosine_min=float(scoring.cosines(found, expected).min()),
+        judged,
+        **{name: getattr(distance, name) for name in DISTANCE},
         threshold=threshold,
         roc_auc=scoring.roc_auc(labels, found_cosines),
         reference_roc_auc=scoring.roc_auc(labels, expected_cosines),
@@ -166,24 +189,24 @@ def _error_on_random_ids(
     inputs = Inputs([batch], np.arange(count))
     if loaded.task == "paraphrase-classification":
         model = loaded.model if in_place else None
-        found, expected, cosine_min = _logits(call, reference, model, inputs)
-        logit_max_abs = float(np.abs(found - expected).max())
-        return Accuracy(samples=count, logit_max_abs=logit_max_abs, cosine_min=cosine_min)
+        found, expected, cosines = _logits(call, reference, model, inputs)
+        return Accuracy(samples=count, logit_max_abs=float(np.abs(found - expected).max()), **cosines)
     expected = _outputs(reference, inputs, "reference", _pooled)
     found = _outputs(call, inputs, "measured", _pooled)
-    return Accuracy(samples=count, cosine_min=float(scoring.cosines(found, expected).min()))
+    return Accuracy(samples=count, **scoring.of_cosines(scoring.cosines(found, expected)))
 
 
 def _logits(
     call: Call, reference: Head, model: transformers.PreTrainedModel | None, inputs: Inputs
-) -> tuple[Array, Array, float | None]:
-    """Logits of `call` and of the reference, and the smallest cosine between their pooled hidden states.
+) -> tuple[Array, Array, dict[str, Any]]:
+    """Logits of `call` and of the reference, and the cosines between their pooled hidden states, see
+    scoring.of_cosines.
 
     Two logits span no space in which a cosine would say anything: the hidden states below the head do. They
     come from the passes that give the logits. Only a graph has nothing but the logits as its result: there
     the model that it was captured from goes over the inputs once more, up to its head.
 
-    model: the one that `call` runs; None where that is no torch model any more, and so no cosine.
+    model: the one that `call` runs; None where that is no torch model any more, and so there are no cosines.
     """
     expected, expected_states = _logits_and_states(reference, inputs, "reference")
     if isinstance(call, Head) and call.model is model:
@@ -191,9 +214,9 @@ def _logits(
     else:
         found = _outputs(call, inputs, "measured", _plain)
         if model is None:
-            return found, expected, None
+            return found, expected, {}
         states = _outputs(Head(model.base_model).eval(), inputs, "encoder of the measured", _pooled)
-    return found, expected, float(scoring.cosines(states, expected_states).min())
+    return found, expected, scoring.of_cosines(scoring.cosines(states, expected_states))
 
 
 def _logits_and_states(head: Head, inputs: Inputs, what: str) -> tuple[Array, Array]:

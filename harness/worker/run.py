@@ -48,6 +48,7 @@ def run(spec: RunSpec, journal: Journal, references: Path | None = None) -> None
             accuracy,
             backends,
             calibration,
+            goal,
             identity,
             machine,
             peak,
@@ -82,7 +83,8 @@ def run(spec: RunSpec, journal: Journal, references: Path | None = None) -> None
         journal.record(identity=identity.with_op(journal.report.identity))
     with journal.phase("pack", "pack_s"):
         seen = calibration.batches(loaded, pairs, spec) if backends.needs_calibration(spec) else []
-        runner = backends.prepare(loaded.model, spec, batches[0], seen)
+        aim = goal.goal_of(spec, loaded, pairs)
+        runner = backends.prepare(loaded.model, spec, batches[0], seen, aim)
     journal.record(identity=identity.with_backend(journal.report.identity, spec), backend=runner.facts)
     with journal.phase("cold", "cold_ms"), torch.inference_mode():
         runner.call(*batches[0].inputs)
@@ -134,7 +136,7 @@ def _pairs(spec: RunSpec, loaded: Loaded) -> Pairs | None:
 
     text_is_timed = spec.measure.throughput and spec.batch.tokens == "text"
     scorable = loaded.source != "random" and loaded.task in SCORED_TASKS
-    if text_is_timed or (spec.measure.accuracy and scorable):
+    if text_is_timed or spec.target or (spec.measure.accuracy and scorable):
         return data.read_pairs(spec.data)
     return None
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import stats
 
 from harness.values import estimates, report
+from harness.values.quality import WorstText
 
 Array = NDArray[Any]
 # Of a share in 0..1, which is a quotient of two counts: one that just passes must not fail by its last bit.
@@ -65,6 +68,43 @@ def gate(accuracy: float, reference: float) -> str:
     return "below 99%"
 
 
+# Below so many a 1st percentile is hardly more than the smallest.
+ENOUGH_FOR_A_PERCENTILE = 100
+WORST_TEXTS = 10
+
+
+def of_cosines(values: Array) -> dict[str, Any]:
+    """What a report says of the cosines to the reference, by its names."""
+    percentile = float(np.percentile(values, 1)) if len(values) >= ENOUGH_FOR_A_PERCENTILE else None
+    return {
+        "cosine_min": float(values.min()),
+        "cosine_mean": float(values.mean()),
+        "cosine_p1": percentile,
+    }
+
+
+def spearman(found: Array, expected: Array) -> float | None:
+    """Rank correlation; None where one side ranks nothing."""
+    if len(found) < 3 or np.ptp(found) == 0 or np.ptp(expected) == 0:
+        return None
+    return float(stats.spearmanr(found, expected).statistic)
+
+
+def worst(texts: Sequence[tuple[str, ...]], errors: Array) -> tuple[WorstText, ...]:
+    """The texts with the largest errors, the largest first; of equal ones the earlier."""
+    order = np.argsort(-errors, kind="stable")[:WORST_TEXTS]
+    return tuple(WorstText(texts[index], float(errors[index])) for index in order if errors[index] > 0)
+
+
+def agree(measured: Decisions, reference: Decisions) -> report.Accuracy:
+    """How the decisions differ from the reference's where there are no labels."""
+    return report.Accuracy(
+        samples=int(measured.decisions.size),
+        agreement=estimates.agreement(measured.decisions, reference.decisions),
+        flips=estimates.flips(measured.decisions, reference.decisions),
+    )
+
+
 def judge(labels: Array, measured: Decisions, reference: Decisions) -> report.Accuracy:
     """Accuracy of `measured` on the labels, and how it differs from `reference` on the same pairs."""
     accuracy = estimates.accuracy(labels, measured.decisions)
@@ -88,18 +128,18 @@ def judge(labels: Array, measured: Decisions, reference: Decisions) -> report.Ac
     )
 
 
-def predictions(labels: Array, measured: Decisions, reference: Decisions) -> list[dict[str, Any]]:
-    """One row per pair, in the order of the data, for predictions.json."""
+def predictions(labels: Array | None, measured: Decisions, reference: Decisions) -> list[dict[str, Any]]:
+    """One row per pair, in the order of the data, for predictions.json; `label` is None without labels."""
     return [
         {
             "index": index,
-            "label": int(labels[index]),
+            "label": None if labels is None else int(labels[index]),
             "score": float(measured.scores[index]),
             "decision": int(measured.decisions[index]),
             "reference_score": float(reference.scores[index]),
             "reference_decision": int(reference.decisions[index]),
         }
-        for index in range(labels.size)
+        for index in range(measured.decisions.size)
     ]
 
 

@@ -14,11 +14,12 @@ import transformers
 from harness.values.errors import UserError
 from harness.values.spec import TOKEN_TYPE_BACKENDS, RunSpec
 from harness.worker.backends import hf, ipex, onnxruntime, op, openvino
-from harness.worker.backends.common import Head, Runner, Work, reference_of, takes_token_types
+from harness.worker.backends.common import Goal, Head, Runner, Work, reference_of, takes_token_types
 from harness.worker.backends.op import import_op
 from harness.worker.tokens import Batch
 
 __all__ = [
+    "Goal",
     "Head",
     "Runner",
     "check_op_runs",
@@ -35,7 +36,11 @@ CALIBRATED = ("ipex", "openvino")
 
 
 def prepare(
-    model: transformers.PreTrainedModel, spec: RunSpec, example: Batch, calibration: Sequence[Batch] = ()
+    model: transformers.PreTrainedModel,
+    spec: RunSpec,
+    example: Batch,
+    calibration: Sequence[Batch] = (),
+    goal: Goal | None = None,
 ) -> Runner:
     """Converts `model` for the backend of `spec`, in place or into a form of its own.
 
@@ -44,6 +49,7 @@ def prepare(
         spec: already checked.
         example: a batch of the shape that will be timed.
         calibration: batches for static quantization; the example where there are none.
+        goal: of spec.target.
     Raises:
         UserError: the backend's library is not there or cannot be loaded, or it does not take such models.
         RuntimeError: the backend would not do what it was asked for.
@@ -62,6 +68,7 @@ def prepare(
         example=example,
         calibration=tuple(calibration) or (example,),
         threads=torch.get_num_threads(),
+        goal=goal,
     )
     return BACKENDS[name].prepare(work)
 

@@ -61,6 +61,15 @@ class Runner:
 
 
 @dataclass(frozen=True)
+class Goal:
+    """bounds: see RunSpec.target. texts: single ones or pairs, on which they have to hold."""
+
+    bounds: dict[str, float]
+    texts: Sequence[Any]
+    tokenizer: transformers.PreTrainedTokenizerBase
+
+
+@dataclass(frozen=True)
 class Work:
     """What a backend is to prepare.
 
@@ -68,6 +77,7 @@ class Work:
     example: a batch of the shape that will be timed. calibration: batches for static quantization, at least
         one where the precision has int8.
     threads: how many the backend has to compute with.
+    goal: what an int8 precision has to come to, None for nothing.
     """
 
     model: transformers.PreTrainedModel
@@ -77,6 +87,7 @@ class Work:
     example: Batch
     calibration: Sequence[Batch]
     threads: int
+    goal: Goal | None = None
 
 
 def reference_of(model: transformers.PreTrainedModel) -> Head:

@@ -35,10 +35,20 @@ def prepare(work: Work) -> Runner:
     import_op()
     import bert_op
 
+    goal, options = work.goal, {}
+    if goal is not None:
+        options = {"texts": goal.texts, "tokenizer": goal.tokenizer, "target": goal.bounds}
     try:
-        bert_op.optimize(work.model, precision=work.precision, skip_padding=work.skip_padding)
+        bert_op.optimize(work.model, precision=work.precision, skip_padding=work.skip_padding, **options)
     except (ImportError, OSError) as error:
         raise _library_error(error) from error
+    except ValueError as error:
+        if goal is None:
+            raise
+        raise UserError(
+            "precision.target", ", ".join(f"{name} {bound:g}" for name, bound in goal.bounds.items()),
+            " ".join(str(error).split()).rstrip("."), "Ask for less, or use precision=bf16 or fp32",
+        ) from error  # fmt: skip
     call = capture(Head(work.model).eval(), work.graph, work.example)
     return Runner(call, work.model, {"threads": torch.get_num_threads()})
 

@@ -1,0 +1,70 @@
+"""What a report says of the answers: against labels, and against Hugging Face in fp32."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A 95 % confidence interval."""
+
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class WorstText:
+    """A text, or a pair of them, and how far its result is off.
+
+    error: of a decision's logits the largest difference from the reference; of an embedding 1 - cosine.
+    """
+
+    texts: tuple[str, ...]
+    error: float
+
+
+@dataclass(frozen=True)
+class Accuracy:
+    """Quality on labelled text and distance to the reference (Hugging Face, fp32, same run, same inputs).
+
+    Fractions are in 0..1. absent_because: why accuracy and f1 are None (random weights, no labels, ...).
+    flips: decisions that differ from the reference. mcnemar_p: exact, on the decisions against the labels.
+    gate: `99.9%`, `99%` or `below 99%` of the reference's accuracy, MLPerf style.
+    cosine_min, cosine_mean, cosine_p1: of the cosines to the reference's embeddings (of a classifier, to its
+        mean hidden states) the smallest, the mean, and the 1st percentile where there are enough of them.
+    top1, top10: how many of each text's nearest, and ten nearest, others in the sample are the reference's
+        too, mean over the distinct texts; of embeddings only.
+    spearman: rank correlation of the pairs' cosines with the reference's.
+    worst: the texts with the largest errors, the largest first.
+    For embeddings: threshold is the reference's cosine of best accuracy, which decides for both models, and
+    roc_auc is of the cosine.
+    reference_reused: another job of the sweep had computed the reference's answers, see
+    harness/worker/references.py.
+    """
+
+    samples: int = 0
+    accuracy: float | None = None
+    accuracy_interval: Interval | None = None
+    f1: float | None = None
+    f1_interval: Interval | None = None
+    reference_accuracy: float | None = None
+    reference_f1: float | None = None
+    agreement: float | None = None
+    flips: int | None = None
+    mcnemar_p: float | None = None
+    gate: str | None = None
+    logit_max_abs: float | None = None
+    cosine_min: float | None = None
+    cosine_mean: float | None = None
+    cosine_p1: float | None = None
+    top1: float | None = None
+    top10: float | None = None
+    spearman: float | None = None
+    threshold: float | None = None
+    roc_auc: float | None = None
+    reference_roc_auc: float | None = None
+    data_digest: str | None = None
+    absent_because: str | None = None
+    reference_reused: bool = False
+    worst: tuple[WorstText, ...] = ()
