@@ -80,11 +80,17 @@ Rates rates_of(Isa isa, Precision precision) {
   const bool half = float_type(precision) == ElementType::bf16;
   Rates rates{.linear = 1e4, .attention = 5e3, .row = 200.0, .barrier = 0.3, .barrier_member = 0.06};
   if (isa >= Isa::avx2) {
-    rates = {
-        .linear = quantized ? 1.2e5 : 1e5, .attention = 5e4, .row = 2000.0, .barrier = 0.3, .barrier_member = 0.06};
+    const bool bytes = quantized && isa == Isa::avx2_vnni;
+    rates = {.linear = bytes       ? 4e5
+                       : quantized ? 1.2e5
+                                   : 1e5,
+             .attention = 5e4,
+             .row = 2000.0,
+             .barrier = 0.3,
+             .barrier_member = 0.06};
   }
   if (isa >= Isa::avx512) {
-    rates.linear = quantized ? 3e5 : 1.8e5;
+    rates.linear = quantized ? 4e5 : 1.8e5;
     rates.attention = 9e4;
     rates.row = 3500.0;
   }

@@ -8,6 +8,8 @@ namespace bert_op {
 extern const Kernels kernels_portable;
 #if defined(__x86_64__)
 extern const Kernels kernels_avx2;
+extern const Kernels kernels_avx2_vnni;
+extern const Kernels kernels_avx2_vnni_evex;
 extern const Kernels kernels_avx512;
 extern const Kernels kernels_avx512_vnni;
 extern const Kernels kernels_avx512_bf16;
@@ -15,12 +17,13 @@ extern const Kernels kernels_amx;
 #endif
 
 const Kernels& kernels(Isa isa) {
-  if (isa > detected_isa()) throw std::invalid_argument(std::string("this CPU has no ") + isa_name(isa));
+  if (!is_available(isa)) throw std::invalid_argument(std::string("this CPU has no ") + isa_name(isa));
   switch (isa) {
 #if defined(__x86_64__)
     case Isa::amx: return kernels_amx;
     case Isa::avx512_vnni: return has_avx512_bf16() ? kernels_avx512_bf16 : kernels_avx512_vnni;
     case Isa::avx512: return kernels_avx512;
+    case Isa::avx2_vnni: return has_avx_vnni() ? kernels_avx2_vnni : kernels_avx2_vnni_evex;
     case Isa::avx2: return kernels_avx2;
 #endif
     default: return kernels_portable;

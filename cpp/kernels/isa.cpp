@@ -22,10 +22,11 @@
 namespace bert_op {
 namespace {
 
-constexpr std::array<const char*, 5> kNames = {"portable", "avx2", "avx512", "avx512_vnni", "amx"};
+constexpr std::array<const char*, 6> kNames = {"portable", "avx2", "avx2_vnni", "avx512", "avx512_vnni", "amx"};
 
 struct CpuFeatures {
   bool avx2 = false;
+  bool avx_vnni = false;
   bool avx512 = false;
   bool avx512_vnni = false;
   bool avx512_bf16 = false;
@@ -108,7 +109,10 @@ CpuFeatures probe() {
   found.avx512 = found.avx2 && zmm_saved && bit(b, 16) && bit(b, 17) && bit(b, 30) && bit(b, 31);  // F DQ BW VL
   found.avx512_vnni = found.avx512 && bit(c, 11);
   const bool amx_bf16 = bit(d, 22), amx_tile = bit(d, 24), amx_int8 = bit(d, 25);
-  if (max_subleaf >= 1 && __get_cpuid_count(7, 1, &a, &b, &c, &d)) found.avx512_bf16 = found.avx512 && bit(a, 5);
+  if (max_subleaf >= 1 && __get_cpuid_count(7, 1, &a, &b, &c, &d)) {
+    found.avx_vnni = found.avx2 && bit(a, 4);
+    found.avx512_bf16 = found.avx512 && bit(a, 5);
+  }
   found.amx = found.avx512_vnni && found.avx512_bf16 && tiles_saved && amx_tile && amx_bf16 && amx_int8 &&
               request_amx_permission() && tile_product_works();
   return found;
@@ -146,8 +150,9 @@ Isa read_active_isa() {
   } catch (const std::invalid_argument& error) {
     throw std::runtime_error(std::string("BERT_OP_MAX_ISA: ") + error.what());
   }
-  if (isa > detected_isa()) {
-    throw std::runtime_error(std::string("BERT_OP_MAX_ISA=") + requested + ": this CPU goes up to " +
+  if (!is_available(isa)) {
+    throw std::runtime_error(std::string("BERT_OP_MAX_ISA=") + requested + ": this CPU " +
+                             (isa > detected_isa() ? "goes up to " : "has no bytes' products on 256 bits, but ") +
                              isa_name(detected_isa()));
   }
   return isa;
@@ -169,11 +174,20 @@ Isa detected_isa() {
   if (cpu.amx) return Isa::amx;
   if (cpu.avx512_vnni) return Isa::avx512_vnni;
   if (cpu.avx512) return Isa::avx512;
+  if (cpu.avx_vnni) return Isa::avx2_vnni;
   if (cpu.avx2) return Isa::avx2;
   return Isa::portable;
 }
 
 bool has_avx512_bf16() { return features().avx512_bf16; }
+
+bool has_avx_vnni() { return features().avx_vnni; }
+
+bool is_available(Isa isa) {
+  // AVX512VL has the same instruction on the same registers, in another encoding.
+  if (isa == Isa::avx2_vnni) return features().avx_vnni || features().avx512_vnni;
+  return isa <= detected_isa();
+}
 
 Isa active_isa() {
   static const Isa isa = read_active_isa();
@@ -182,7 +196,9 @@ Isa active_isa() {
 
 std::vector<Isa> available_isas() {
   std::vector<Isa> isas;
-  for (int i = 0; i <= static_cast<int>(detected_isa()); ++i) isas.push_back(static_cast<Isa>(i));
+  for (int i = 0; i <= static_cast<int>(detected_isa()); ++i) {
+    if (is_available(static_cast<Isa>(i))) isas.push_back(static_cast<Isa>(i));
+  }
   return isas;
 }
 

@@ -22,7 +22,7 @@ ModelShape bert_base(Precision precision) {
 TEST(faster_tiers_and_fewer_bits_cost_less) {
   for (const Precision precision : {Precision::fp32, Precision::fp32_qint8, Precision::bf16, Precision::bf16_qint8}) {
     double before = 0.0;
-    for (const Isa isa : {Isa::portable, Isa::avx2, Isa::avx512, Isa::avx512_vnni, Isa::amx}) {
+    for (const Isa isa : {Isa::portable, Isa::avx2, Isa::avx2_vnni, Isa::avx512, Isa::avx512_vnni, Isa::amx}) {
       const Rates rates = rates_of(isa, precision);
       CHECK(rates.linear >= before && rates.attention > 0.0 && rates.row > 0.0);
       before = rates.linear;

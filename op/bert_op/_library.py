@@ -23,7 +23,7 @@ from bert_op import _operators
 LIBRARY_NAME = "libBertOpPT.so"
 PATH_VARIABLE = "BERT_OP_PT_LIB"
 TIER_VARIABLE = "BERT_OP_MAX_ISA"
-TIERS = ("portable", "avx2", "avx512", "avx512_vnni", "amx")
+TIERS = ("portable", "avx2", "avx2_vnni", "avx512", "avx512_vnni", "amx")
 OLDEST_TORCH = (2, 11)
 
 _OPERATORS = (

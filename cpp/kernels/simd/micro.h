@@ -62,17 +62,18 @@ BERT_OP_INLINE void multiply_group(Bf16, Vec& acc, std::uint32_t a, VecUint b) {
 BERT_OP_INLINE void multiply_group(U8, VecInt& acc, std::uint32_t a, VecUint b) {
 #if defined(__AVX512VNNI__)
   acc = (VecInt)_mm512_dpbusd_epi32((__m512i)acc, _mm512_set1_epi32((int)a), bit_cast<__m512i>(b));
+#elif defined(BERT_OP_TIER_VNNI256)
+  // The signed bytes come first in this order of operands.
+  asm(BERT_OP_TIER_VNNI256 " vpdpbusd %2, %1, %0" : "+x"(acc) : "x"(_mm256_set1_epi32((int)a)), "x"(b));
 #elif defined(__AVX512BW__)
-  const __m512i bytes = bit_cast<__m512i>(b);
+  const __m512i bytes = bit_cast<__m512i>(b), all = _mm512_set1_epi32((int)a);
   const __m512i even = _mm512_srai_epi16(_mm512_slli_epi16(bytes, 8), 8), odd = _mm512_srai_epi16(bytes, 8);
-  const __m512i a_even = _mm512_set1_epi32((int)(a & 0x00ff00ffu)),
-                a_odd = _mm512_set1_epi32((int)((a >> 8) & 0x00ff00ffu));
+  const __m512i a_even = _mm512_and_si512(all, _mm512_set1_epi32(0x00ff00ff)), a_odd = _mm512_srli_epi16(all, 8);
   acc += (VecInt)_mm512_madd_epi16(a_even, even) + (VecInt)_mm512_madd_epi16(a_odd, odd);
 #elif defined(__AVX2__)
-  const __m256i bytes = bit_cast<__m256i>(b);
+  const __m256i bytes = bit_cast<__m256i>(b), all = _mm256_set1_epi32((int)a);
   const __m256i even = _mm256_srai_epi16(_mm256_slli_epi16(bytes, 8), 8), odd = _mm256_srai_epi16(bytes, 8);
-  const __m256i a_even = _mm256_set1_epi32((int)(a & 0x00ff00ffu)),
-                a_odd = _mm256_set1_epi32((int)((a >> 8) & 0x00ff00ffu));
+  const __m256i a_even = _mm256_and_si256(all, _mm256_set1_epi32(0x00ff00ff)), a_odd = _mm256_srli_epi16(all, 8);
   acc += (VecInt)_mm256_madd_epi16(a_even, even) + (VecInt)_mm256_madd_epi16(a_odd, odd);
 #elif defined(__SSE2__)
   const __m128i bytes = bit_cast<__m128i>(b);
@@ -86,20 +87,32 @@ BERT_OP_INLINE void multiply_group(U8, VecInt& acc, std::uint32_t a, VecUint b) 
 #endif
 }
 
-// kStripRows x kStripColumns sums stay in registers: 16 of 32 on AVX-512, 8 of 16 below.
+// strip_rows x kStripColumns sums stay in registers: 16 of 32 on AVX-512; below 12 of 16 where a product is one instruction, else
+// 8, since what it needs in between has to find room too.
 #if defined(__AVX512F__)
-constexpr int kStripRows = 8, kStripVectors = 2;
+constexpr int kStripVectors = 2;
+template <class T>
+constexpr int strip_rows = 8;
 #elif defined(__AVX2__)
-constexpr int kStripRows = 4, kStripVectors = 2;
+constexpr int kStripVectors = 2;
+#ifdef BERT_OP_TIER_VNNI256
+constexpr bool kBytesInOne = true;
 #else
-constexpr int kStripRows = 2, kStripVectors = 4;
+constexpr bool kBytesInOne = false;
+#endif
+template <class T>
+constexpr int strip_rows = T::type == ElementType::f32 || (T::type == ElementType::u8 && kBytesInOne) ? 6 : 4;
+#else
+constexpr int kStripVectors = 4;
+template <class T>
+constexpr int strip_rows = 2;
 #endif
 constexpr int kStripColumns = kStripVectors * kLanes;
 
 template <class T>
 struct VectorMicro {
   using Acc = Accumulator<T>;
-  static constexpr int kRows = 16;
+  static constexpr int kRows = 16, kStripRows = strip_rows<T>;
   static constexpr std::int64_t kLongestChunk = T::type == ElementType::f32 ? 8 : 12;
   static constexpr bool kFinishBetween = false;
 
