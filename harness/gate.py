@@ -175,7 +175,7 @@ def main(arguments: list[str] | None = None) -> int:
             return _pin(options.baseline, measured, console)
         baseline = subjects.read(options.baseline)
     except UserError as problem:
-        shown.error(console, str(problem))
+        shown.error(str(problem))
         return WRONG_INPUT
     found = judge(baseline, measured, options.margin, options.accuracy_margin, options.confidence)
     if options.json:

@@ -35,7 +35,7 @@ def main(arguments: list[str] | None = None) -> int:
         try:
             status = _log(folder, options.uri, options.experiment, console)
         except OSError as problem:
-            shown.error(console, str(_unusable(folder, problem)))
+            shown.error(str(_unusable(folder, problem)))
             return 2
         if status != 0:
             return status
@@ -51,7 +51,7 @@ def _log(folder: Path, uri: str | None, experiment: str | None, console: Console
         if all(report.refused for report, _ in jobs):
             raise UserError("folder", str(folder), "nothing of it was measured", "Measure it again")
     except UserError as problem:
-        shown.error(console, str(problem))
+        shown.error(str(problem))
         return 2
     tracking = dataclasses.replace(
         tracking,
@@ -64,7 +64,7 @@ def _log(folder: Path, uri: str | None, experiment: str | None, console: Console
         else:
             record.log_run(folder, tracking)
     except UserError as problem:
-        shown.error(console, str(problem))
+        shown.error(str(problem))
         return 1
     console.print(f"{folder} is in {redact(str(tracking.uri))}", highlight=False, markup=False)
     return 0

@@ -121,7 +121,7 @@ def test_a_page_of_somebody_else_s_is_not_overwritten(
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / name).write_text("{}")
     assert main([*runs, "--output", str(tmp_path / "out")]) == 2
-    assert f"holds {name}" in capsys.readouterr().out and (tmp_path / "out" / name).read_text() == "{}"
+    assert f"holds {name}" in capsys.readouterr().err and (tmp_path / "out" / name).read_text() == "{}"
     (tmp_path / "out" / name).unlink()
     for _ in range(2):
         assert main([*runs, "--output", str(tmp_path / "out")]) == 0

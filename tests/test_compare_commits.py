@@ -113,7 +113,7 @@ def test_builds_take_turns_and_the_slower_one_is_found(
 
 def test_a_build_that_does_not_run_ends_with_1(builds: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--commits", "fast", "broken"]) == 1
-    assert "broken could not be measured: It broke." in " ".join(capsys.readouterr().out.split())
+    assert "broken could not be measured: It broke." in " ".join(capsys.readouterr().err.split())
 
 
 def test_the_worker_of_a_build_takes_its_op_and_no_other(tmp_path: Path) -> None:

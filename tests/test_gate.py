@@ -102,7 +102,7 @@ def test_a_baseline_that_cannot_be_written_is_no_regression(
     (tmp_path / "file").touch()
     for place in (tmp_path / "file" / "baseline.json", tmp_path):
         assert main(["--baseline", str(place), "--write", run]) == WRONG_INPUT
-        assert f"--baseline='{place}': cannot be written" in capsys.readouterr().out
+        assert f"--baseline='{place}': cannot be written" in capsys.readouterr().err
 
 
 def test_what_is_no_baseline_is_not_overwritten(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -110,7 +110,7 @@ def test_what_is_no_baseline_is_not_overwritten(tmp_path: Path, capsys: pytest.C
     report = run / "report.json"
     before = report.read_text()
     assert main(["--baseline", str(report), "--write", str(run)]) == WRONG_INPUT
-    assert "is there and is no baseline" in capsys.readouterr().out and report.read_text() == before
+    assert "is there and is no baseline" in capsys.readouterr().err and report.read_text() == before
     for _ in range(2):
         assert main(["--baseline", str(tmp_path / "new.json"), "--write", str(run)]) == PASSED
 

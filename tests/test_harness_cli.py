@@ -136,7 +136,7 @@ def test_a_store_that_cannot_be_written_costs_no_result(
     cli: Cli, tmp_path: Path, capfd: pytest.CaptureFixture[str], mode: list[str]
 ) -> None:
     assert cli(*mode, "tracking.uri=sqlite:////proc/no/mlflow.db") == 1
-    said = capfd.readouterr().out
+    said = "".join(capfd.readouterr())
     assert "tracking.uri" in said and "python -m harness.log" in said
     folder = tmp_path / ("sweep/0" if mode else "run")
     assert Report.read(folder).status == "finished" and (folder / "report.md").is_file()
@@ -188,7 +188,7 @@ def test_credentials_that_nobody_knows_any_more_are_asked_for(
     monkeypatch.delenv("BERT_OP_TRACKING_URI")  # as in another process, later
     capfd.readouterr()
     assert log.main([str(tmp_path / "run")]) == 1
-    said = capfd.readouterr().out
+    said = capfd.readouterr().err
     assert "credentials" in said and "MLFLOW_TRACKING_URI" in said and "--uri" in said
 
 
@@ -220,11 +220,12 @@ def test_a_sweep_of_nothing_but_wrong_settings_ends_with_2_and_shows_no_results(
     cli: Cli, store_uri: str, capfd: pytest.CaptureFixture[str], tmp_path: Path, wrong: str
 ) -> None:
     assert cli("-m", wrong, f"tracking.uri={store_uri}") == 2
-    first, second, last = "".join(capfd.readouterr()).splitlines()
+    said = capfd.readouterr()
+    first, second = said.err.splitlines()
     name, values = wrong.lstrip("+").split("=")
     for value, line in zip(values.split(","), (first, second), strict=True):
         assert line.startswith(f"error: {name}={value}: ")
-    assert last == "Nothing was measured: all 2 jobs were refused."
+    assert said.out == "Nothing was measured: all 2 jobs were refused.\n"
     client = MlflowClient(tracking_uri=store_uri)
     assert client.search_runs([client.get_experiment_by_name("bert-op").experiment_id]) == []
     assert not (tmp_path / "sweep").exists()
@@ -275,7 +276,7 @@ def test_only_a_1_asks_for_the_traceback(
     monkeypatch.setattr(job, "launch", broken)
     monkeypatch.setenv("HYDRA_FULL_ERROR", value)
     assert cli("tracking=none") == 1
-    said = capfd.readouterr().out
+    said = capfd.readouterr().err
     assert "error: RuntimeError: a defect" in said and ("Traceback" in said) == expected
 
 

@@ -69,3 +69,8 @@ def test_a_pipe_gets_every_column(monkeypatch: pytest.MonkeyPatch) -> None:
     pipe = Console(file=io.StringIO())
     shown.summary(pipe, [timed_report("hf"), timed_report("op")])
     assert "F1" in text(pipe) and "Left out" not in text(pipe) and "…" not in text(pipe)
+
+
+def test_what_went_wrong_is_on_stderr(capsys: pytest.CaptureFixture[str]) -> None:
+    shown.error("batch.size=0: is less than 1.")
+    assert capsys.readouterr() == ("", "error: batch.size=0: is less than 1.\n")

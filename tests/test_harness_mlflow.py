@@ -259,7 +259,7 @@ def test_a_folder_without_results_is_a_wrong_command_line(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert log.main([str(tmp_path)]) == 2
-    assert "holds no run and no sweep" in capsys.readouterr().out
+    assert "holds no run and no sweep" in capsys.readouterr().err
 
 
 def test_a_job_that_was_logged_alone_comes_below_the_sweep_later(store_uri: str, tmp_path: Path) -> None:
@@ -327,7 +327,7 @@ def test_a_folder_that_cannot_be_logged_is_named_and_not_the_store(
     else:
         (folder / file).write_text(text)
     assert log.main([str(folder)]) == 2
-    said = capsys.readouterr().out
+    said = capsys.readouterr().err
     assert f"folder='{folder}'" in said and told in said and "tracking.uri" not in said
 
 
@@ -354,7 +354,7 @@ def test_an_archive_that_nobody_can_write(
     assert log.main([str(run)]) == 0
     capsys.readouterr()
     assert log.main([str(sweep)]) == 2
-    said = capsys.readouterr().out
+    said = capsys.readouterr().err
     assert f"folder='{sweep}'" in said and os.strerror(number) in said and "tracking.uri" not in said
 
 

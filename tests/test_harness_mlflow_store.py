@@ -98,7 +98,7 @@ def test_logging_later_does_not_bring_it_back_either(
     folder = save(a_report(), tmp_path / "run")
     write_json(folder / record.TRACKING_FILE, Tracking(uri=deleted, experiment="question"))
     assert log.main([str(folder)]) == 1
-    assert "was deleted" in capsys.readouterr().out and stage(deleted) == "deleted"
+    assert "was deleted" in capsys.readouterr().err and stage(deleted) == "deleted"
     assert log.main([str(folder), "--experiment", "another"]) == 0
 
 

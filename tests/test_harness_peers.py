@@ -154,7 +154,7 @@ def test_a_sweep_goes_on_without_a_peer(
     status: int,
 ) -> None:
     assert cli("-m", f"contender={contenders}", "model=minilm", "tracking=none") == status
-    shown = capsys.readouterr().out
+    shown = "".join(capsys.readouterr())
     assert NOT_INSTALLED in shown and "make peers PEERS=ipex" in shown
     if status == 2:
         assert not (tmp_path / "sweep").exists()
@@ -170,7 +170,7 @@ def test_one_run_of_a_missing_peer_is_a_wrong_configuration(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     assert cli("contender=openvino-bf16", "model=minilm", "tracking=none") == 2
-    assert "make peers PEERS=openvino" in capsys.readouterr().out
+    assert "make peers PEERS=openvino" in capsys.readouterr().err
 
 
 def test_resolving_keeps_the_link_of_an_environment(tmp_path: Path) -> None:

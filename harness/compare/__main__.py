@@ -62,10 +62,10 @@ def main(arguments: list[str] | None = None) -> int:
             pairs.compare(*both, confidence=options.confidence, smallest=options.smallest) for both in matched
         ]
     except (commits.BuildError, commits.MeasureError) as problem:
-        shown.error(console, str(problem))
+        shown.error(str(problem))
         return FAILED
     except UserError as problem:
-        shown.error(console, str(problem))
+        shown.error(str(problem))
         return WRONG_INPUT
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
@@ -78,12 +78,12 @@ def main(arguments: list[str] | None = None) -> int:
         try:
             _write(options.output, found, alone, matched, console)
         except UserError as problem:
-            shown.error(console, str(problem))
+            shown.error(str(problem))
             return WRONG_INPUT
         except OSError as problem:
             told = f"cannot be written ({problem.strerror or problem})"
             remedy = "Name a folder that you may write, and make room for it"
-            shown.error(console, str(UserError("--output", str(options.output), told, remedy)))
+            shown.error(str(UserError("--output", str(options.output), told, remedy)))
             return WRONG_INPUT
     return COMPARED
 

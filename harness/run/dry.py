@@ -35,7 +35,7 @@ def of_sweep(config: DictConfig, console: Console) -> int:
 def _show(jobs: Sequence[plan.Job], kept: set[str], roots: Sequence[Path], console: Console) -> int:
     """Exit status: that of wrong input where each of the jobs would be refused."""
     if not jobs:
-        shown.no_jobs(console, [])
+        shown.no_jobs([])
         return WRONG_INPUT
     problems = [_problem(job) for job in jobs]
     earlier = expected.reports(roots)

@@ -6,6 +6,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import os
+import sys
 import traceback
 from dataclasses import dataclass
 from pathlib import Path
@@ -77,19 +78,19 @@ def run(cfg: DictConfig) -> int:
             not_logged(console, "interrupted", folder)
         raise
     except (UserError, OmegaConfBaseException) as problem:
-        shown.error(console, str(problem))
+        shown.error(str(problem))
         if sweep_folder is not None:
             with contextlib.suppress(OSError):  # then the job counts as one that failed
                 record.refuse(folder, str(problem))
         return WRONG_INPUT
     except OSError as problem:
-        shown.error(console, reserve.told(problem))
+        shown.error(reserve.told(problem))
         unfinished.abandon(folder, Failure("disk", reserve.told(problem)))
         return FAILED
     except Exception as problem:
-        shown.error(console, f"{type(problem).__name__}: {problem}")
+        shown.error(f"{type(problem).__name__}: {problem}")
         if os.environ.get("HYDRA_FULL_ERROR") == "1":
-            console.print(redact(traceback.format_exc()), markup=False, highlight=False)
+            print(redact(traceback.format_exc()), file=sys.stderr)
         return FAILED
 
 
@@ -111,10 +112,10 @@ def _run(cfg: DictConfig, place: Place, console: Console) -> int:
         if kept is None or not (folder / files.MARKDOWN_FILE).is_file():
             files.write_run(report, folder)
     except OSError as problem:  # report.json is there, and says it all
-        shown.error(console, reserve.told(problem))
+        shown.error(reserve.told(problem))
     measured = report.timing is not None or report.accuracy is not None
     if report.failure is not None and (sweep_folder is not None or not measured):
-        shown.error(console, report.failure.message)
+        shown.error(report.failure.message)
     if sweep_folder is not None and sweep is not None:
         left = watching.left(sweep_folder, sweep)
         shown.came_of(console, place.progress(sweep), progress.result(report), left)
@@ -198,7 +199,7 @@ def _log_job(folder: Path, tracking: Tracking, sweep_folder: Path, report: Repor
         try:
             record.log_run(folder, tracking, sweep)
         except UserError as problem:
-            console.print(f"not yet logged: {redact(str(problem))}", markup=False, highlight=False)
+            print(f"not yet logged: {redact(str(problem))}", file=sys.stderr)
     return _status(report)
 
 
@@ -232,7 +233,7 @@ def hidden(tracking: Tracking) -> Tracking:
 
 def not_logged(console: Console, message: str, folder: Path) -> None:
     """Says that results are kept although they could not be logged, and how to log them later."""
-    shown.error(console, message)
+    shown.error(message)
     place = quote(str(shown.nearby(folder)))
     console.print(
         f"The results are kept; log them later with: python -m harness.log {place}",

@@ -54,10 +54,10 @@ class SweepCallback(Callback):
                 raise Told(dry.of_run(config, console))
             refuse_run(config)
         except (UserError, OmegaConfBaseException) as problem:
-            shown.error(console, str(problem))
+            shown.error(str(problem))
             raise Told(WRONG_INPUT) from None
         except OSError as problem:
-            shown.error(console, no_place(problem, config.hydra.run.dir))
+            shown.error(no_place(problem, config.hydra.run.dir))
             raise Told(WRONG_INPUT) from None
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
@@ -80,13 +80,13 @@ class SweepCallback(Callback):
             folder = Path(config.hydra.sweep.dir)
             sweep.write(folder)
         except (UserError, OmegaConfBaseException) as problem:
-            shown.error(console, str(problem))
+            shown.error(str(problem))
             raise Told(WRONG_INPUT) from None
         except HydraException as problem:
-            shown.error(console, paragraph(str(problem)).removeprefix("error: "))
+            shown.error(paragraph(str(problem)).removeprefix("error: "))
             raise Told(WRONG_INPUT) from None
         except OSError as problem:
-            shown.error(console, no_place(problem, config.hydra.sweep.dir))
+            shown.error(no_place(problem, config.hydra.sweep.dir))
             raise Told(WRONG_INPUT) from None
         os.environ[VARIABLE] = str(folder)  # only now is there something to finish
         if aside is not None:
@@ -106,7 +106,7 @@ class SweepCallback(Callback):
                     mlflow_sink.open_sweep(store, sweep.sweep_id, sweep.name)
             sweep.write(folder)
         except UserError as problem:
-            shown.error(console, f"{problem} Measuring goes on.")
+            shown.error(f"{problem} Measuring goes on.")
             dataclasses.replace(sweep, problem=str(problem)).write(folder)
 
 
@@ -154,7 +154,7 @@ def _finish(folder: Path, complete: bool, console: Console) -> int:
     redact_files(folder)
     jobs = record.job_folders(folder)
     if not jobs and complete:
-        shown.no_jobs(console, side_by_side.empty(_overrides(folder)))
+        shown.no_jobs(side_by_side.empty(_overrides(folder)))
     reported = [job for job in jobs if (job / REPORT_FILE).is_file()]
     reports = [Report.read(job) for job in reported]
     for job in jobs:
@@ -172,7 +172,7 @@ def _finish(folder: Path, complete: bool, console: Console) -> int:
     if (folder / ELSEWHERE).is_dir():
         in_no_table = [problem for job, problem in refusals.items() if not (measured and job in reported)]
         for problem in dict.fromkeys(in_no_table):
-            shown.error(console, problem)
+            shown.error(problem)
     status = _status(reports, len(refusals), len(jobs)) if jobs or not complete else WRONG_INPUT
     if jobs and not measured:
         shown.nothing_measured(console, len(jobs))

@@ -104,9 +104,10 @@ def _width(console: Console, drawn: Table) -> int:
     return console.measure(drawn, options=console.options.update(max_width=10_000)).maximum
 
 
-def error(console: Console, message: str) -> None:
-    """One paragraph about what went wrong."""
-    console.print(f"error: {redact(message)}", highlight=False, markup=False, soft_wrap=True, style="red")
+def error(message: str) -> None:
+    """One paragraph about what went wrong, on stderr: stdout has results only."""
+    told = f"error: {redact(message)}"
+    Console(stderr=True).print(told, highlight=False, markup=False, soft_wrap=True, style="red")
 
 
 def next_steps(console: Console, folder: Path, store: str | None) -> None:
@@ -124,12 +125,10 @@ def nothing_measured(console: Console, jobs: int) -> None:
     console.print(f"Nothing was measured: {which} refused.", highlight=False, markup=False, soft_wrap=True)
 
 
-def no_jobs(console: Console, empty: list[str]) -> None:
+def no_jobs(empty: list[str]) -> None:
     """Ends a sweep that has no job. empty: those of its overrides that name no value, as far as is known."""
     why = f": {', '.join(empty)} {'matches' if len(empty) == 1 else 'match'} nothing" if empty else ""
-    error(
-        console, f"Nothing was measured, because the sweep has no job{why}. --help lists groups and options."
-    )
+    error(f"Nothing was measured, because the sweep has no job{why}. --help lists groups and options.")
 
 
 def goes_on(console: Console, folder: Path, kept: int, total: int | None) -> None:
