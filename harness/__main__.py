@@ -17,7 +17,13 @@ from omegaconf import DictConfig
 from rich.console import Console
 
 from harness.ask import schema
-from harness.ask.arguments import dry_as_setting, flags_first, quote_numbers, refuse_swept_repetitions
+from harness.ask.arguments import (
+    dry_as_setting,
+    flags_first,
+    quote_baseline,
+    quote_numbers,
+    refuse_swept_repetitions,
+)
 from harness.ask.composing import Held, Told, no_place, paragraph
 from harness.run import job, sweep
 from harness.values.errors import UserError
@@ -35,7 +41,9 @@ def main() -> int:
     except UserError as problem:
         print(f"error: {problem}", file=sys.stderr)
         return job.WRONG_INPUT
-    sys.argv[1:] = quote_numbers(flags_first(dry_as_setting(hide_arguments(sys.argv[1:]))), conf)
+    sys.argv[1:] = quote_numbers(
+        quote_baseline(flags_first(dry_as_setting(hide_arguments(sys.argv[1:])))), conf
+    )
     signal.signal(signal.SIGTERM, _interrupt)
     if signal.getsignal(signal.SIGHUP) == signal.SIG_DFL:  # a closed terminal; under nohup it is ignored
         signal.signal(signal.SIGHUP, _interrupt)

@@ -309,3 +309,20 @@ def test_help_teaches_and_the_parent_is_light(tmp_path: Path) -> None:
         "print(json.dumps([m for m in heavy if m in sys.modules]))"
     )
     assert json.loads(run("-c", code)) == []
+
+
+@pytest.mark.parametrize(
+    "wrong", [["-m", "baseline=ipex-fp32"], ["baseline=op-fp32"], ["-m", "table.columns=[foo]"]]
+)
+def test_a_baseline_that_is_no_job_and_an_unknown_column_are_refused_before_anything_runs(
+    cli: Cli, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], wrong: list[str]
+) -> None:
+    monkeypatch.setattr(job, "launch", None)
+    assert cli(*wrong, "precision=fp32", "tracking=none") == 2
+    assert capfd.readouterr().err.startswith(f"error: {wrong[-1].partition('=')[0]}=")
+
+
+def test_the_table_of_a_sweep_names_its_baseline(cli: Cli, capfd: pytest.CaptureFixture[str]) -> None:
+    assert cli("-m", "baseline=precision=fp32", "precision=fp32,bf16", "tracking=none") == 0
+    said = capfd.readouterr().out
+    assert "speed-up" not in said or "against precision=fp32" in said

@@ -6,8 +6,10 @@ import pytest
 from harness_fixtures import a_spec
 
 from harness.sinks import files, table
-from harness.values.report import Accuracy, Failure, Identity, Report, Timing
+from harness.values.errors import UserError
+from harness.values.report import Accuracy, Failure, Identity, Phases, Report, Timing
 from harness.values.spec import BackendSpec, BatchSpec
+from harness.values.view import View
 
 
 def a_report(backend: str, precision: str, sps: float, size: int = 2) -> Report:
@@ -34,7 +36,7 @@ def test_it_is_told_when_the_speedup_is_against_another_than_hf_fp32() -> None:
     plain, other = a_report("hf", "fp32", 50), a_report("hf", "bf16", 100)
     failed = dataclasses.replace(plain, timing=None, status="failed", failure=Failure("killed", "It was."))
     op = a_report("op", "bf16", 200)
-    told = "Where hf-fp32 was not measured, the speed-up is against hf-bf16."
+    told = "The speed-up is against hf-bf16 under the same settings, where hf-fp32 was not measured."
     assert told in table.notes([failed, other, op]) and told in table.notes([other, op])
     assert told not in table.notes([plain, other, op]) and table.notes([op]) == []
 
@@ -70,6 +72,21 @@ def test_what_was_not_measured_has_no_column_or_a_dash_and_what_misleads_is_told
     assert table.markdown([report, other]).splitlines()[2].startswith("| op-fp32 | failed | - |")
     text = " ".join(table.notes([report]))
     assert "The worker was killed." in text and "no hub" in text and "the weights are random" in text
+
+
+def test_columns_of_choice_are_added_once_and_what_none_measured_is_told() -> None:
+    reports = [a_report("hf", "fp32", 100), a_report("op", "bf16", 300)]
+    reports[0] = dataclasses.replace(reports[0], phases=Phases(cold_ms=3.0))
+    view = View(columns=("cold", "calls", "energy"))
+    titles = [column.title for column in table.columns(reports, view)]
+    assert titles.count("calls") == titles.count("cold ms") == 1 and "J/seq" not in titles
+    assert "Not measured of any job, so without a column: energy." in table.notes(reports, view)
+    assert "cold ms" in table.markdown(reports, view) and "cold ms" not in table.markdown(reports)
+
+
+def test_an_unknown_column_is_refused_with_the_known_ones() -> None:
+    with pytest.raises(UserError, match=r"table\.columns='foo'.*calls, interval, p99"):
+        table.check(View(columns=("calls", "foo")))
 
 
 def test_csv_and_html_hold_the_same_table() -> None:

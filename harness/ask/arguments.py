@@ -33,8 +33,8 @@ def quote_numbers(arguments: list[str], conf: Path) -> list[str]:
 
 
 def refuse_swept_repetitions(arguments: list[str]) -> None:
-    """Raises UserError for `repetitions=1,2`, for `repetition=...` and for `resume=true,false`: they say how
-    a sweep is measured, and are no axis of one.
+    """Raises UserError for `repetitions=1,2`, for `repetition=...`, for `resume=true,false` and for several
+    baselines: they say how a sweep is measured and shown, and are no axis of one.
     """
     for argument in arguments:
         name, _, value = argument.partition("=")
@@ -42,8 +42,22 @@ def refuse_swept_repetitions(arguments: list[str]) -> None:
             raise UserError(name, value, "cannot be swept: each is a part of one sweep", "Give one number")
         if name.lstrip("+") in ONCE and "," in value:
             raise UserError(name, value, "cannot be swept", "Give true or false")
+        if name.lstrip("+") == "baseline" and "," in value:
+            remedy = "Give one; part several settings by spaces, as in 'baseline=batch=4 precision=fp32'"
+            raise UserError(name, value, "cannot be swept", remedy)
         if name.lstrip("+") == "repetition":
             raise UserError(name, value, "is set by the harness", "Ask for several with repetitions=10")
+
+
+def quote_baseline(arguments: list[str]) -> list[str]:
+    """`baseline=precision=fp32` as `baseline="precision=fp32"`: Hydra takes no second `=` in a bare value."""
+    return [
+        f'baseline="{value}"'
+        if name == "baseline" and re.fullmatch(r"[\w=. -]*=[\w=. -]*", value)
+        else argument
+        for argument in arguments
+        for name, _, value in [argument.partition("=")]
+    ]
 
 
 def _quoted(argument: str) -> str:

@@ -30,6 +30,7 @@ from harness.values.spec import (
     RunSpec,
     RunTimeSpec,
 )
+from harness.values.view import View
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -64,15 +65,30 @@ class Tracking:
 
 
 @dataclasses.dataclass
+class Table:
+    """What a table shows beside what it needs. What was measured of no job has no column.
+
+    columns: some of `calls`, `interval`, `p99`, `memory`, `packed`, `load`, `cold`, `energy`, `cosine`, as in
+        `'table.columns=[memory,cold]'`.
+    """
+
+    columns: list[str] = dataclasses.field(default_factory=list)
+
+
+@dataclasses.dataclass
 class Command:
     """What the command is to do; nothing of it is a setting of what is measured.
 
     resume: go on with a sweep that was stopped: its finished jobs are kept, the others are measured.
     dry: list the jobs and how long they will take, and measure nothing; `--dry` is the same.
+    baseline: whom the speed-ups of a sweep's table are against, under otherwise the same settings: a
+        contender or settings, as in `hf-bf16`, `precision=fp32`, `'batch=4 precision=bf16'`. None is Hugging
+        Face, its fp32 where that is among the jobs, and where nothing of it is, fp32.
     """
 
     resume: bool = False
     dry: bool = False
+    baseline: str | None = None
 
 
 def _thawed(spec: type) -> type:
@@ -102,8 +118,12 @@ SPECS: dict[str, type] = {
     "measure": MeasureSpec,
     "host": HostSpec,
     "tracking": Tracking,
+    "table": Table,
 }
-GROUPS = {name: spec if spec in (Precision, Tracking) else _thawed(spec) for name, spec in SPECS.items()}
+OF_THE_COMMAND = ("tracking", "table")
+GROUPS = {
+    name: spec if spec in (Precision, Tracking, Table) else _thawed(spec) for name, spec in SPECS.items()
+}
 
 # Of tracking.
 KINDS = ("mlflow", "none")
@@ -120,6 +140,7 @@ NUMBERS = {
 }
 
 COMMAND = dataclasses.fields(Command)
+COMMAND_TYPES = typing.get_type_hints(Command)
 
 
 def register() -> None:
@@ -128,7 +149,9 @@ def register() -> None:
         "Config",
         [(name, schema, dataclasses.field(default_factory=schema)) for name, schema in GROUPS.items()]
         + [(name, int, dataclasses.field(default=value)) for name, value in NUMBERS.items()]
-        + [(item.name, bool, dataclasses.field(default=item.default)) for item in COMMAND],
+        + [
+            (item.name, COMMAND_TYPES[item.name], dataclasses.field(default=item.default)) for item in COMMAND
+        ],
     )
     ConfigStore.instance().store(name="base", node=config)
     # The project's folder: Hydra's own paths follow the current directory, and results must not.
@@ -146,7 +169,7 @@ def register() -> None:
 def to_spec(cfg: DictConfig) -> RunSpec:
     """The composed configuration as a RunSpec; not yet checked, see harness/ask/check.py."""
     plain: Any = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
-    groups = {name: plain[name] for name in GROUPS if name not in ("precision", "tracking")}
+    groups = {name: plain[name] for name in GROUPS if name not in ("precision", *OF_THE_COMMAND)}
     for name, kind in typing.get_type_hints(RunSpec).items():
         if name in groups and dataclasses.is_dataclass(kind):
             _refuse_unknown_fields(name, groups[name], [field.name for field in dataclasses.fields(kind)])
@@ -176,6 +199,13 @@ def _refuse_unknown_fields(group: str, values: dict[str, Any], known: list[str])
             raise UserError(
                 f"{group}.{field}", value, "there is no field of this name", f"Use one of {', '.join(known)}"
             )
+
+
+def to_view(cfg: DictConfig) -> View:
+    """What the composed configuration wants to see; not yet checked."""
+    plain: Any = OmegaConf.to_container(cfg.table, resolve=True, throw_on_missing=True)
+    _refuse_unknown_fields("table", plain, [item.name for item in dataclasses.fields(Table)])
+    return View(cfg.baseline, tuple(plain["columns"]))
 
 
 def to_tracking(cfg: DictConfig) -> Tracking:

@@ -21,12 +21,12 @@ from rich.console import Console
 
 from harness.ask import inputs
 from harness.ask.check import check, resolve
-from harness.ask.schema import ROOT, Tracking, to_spec, to_tracking
+from harness.ask.schema import ROOT, Tracking, to_spec, to_tracking, to_view
 from harness.run import earlier, host, peers, unfinished, watching
 from harness.run.launch import launch
 from harness.run.peers import NotInstalled
 from harness.sinks import console as shown
-from harness.sinks import files, mlflow_store, progress, record
+from harness.sinks import files, mlflow_store, progress, record, table
 from harness.values import reserve
 from harness.values.errors import UserError
 from harness.values.plain import write_json
@@ -121,7 +121,7 @@ def _run(cfg: DictConfig, place: Place, console: Console) -> int:
         shown.came_of(console, place.progress(sweep), progress.result(report), left)
         return _log_job(folder, tracking, sweep_folder, report, console)
     if measured:
-        shown.summary(console, [report])
+        shown.summary(console, [report], to_view(cfg))
     return _log_single(folder, tracking, report, console)
 
 
@@ -158,6 +158,7 @@ def refuse_run(cfg: DictConfig) -> None:
     task = OmegaConf.masked_copy(cfg, [str(name) for name in cfg if name != "hydra"])
     earlier.refuse_foreign(folder)
     tracking, spec = to_tracking(task), resolve(to_spec(task))
+    table.check(to_view(task))
     try:
         judged(spec, tracking, cfg.hydra.runtime.choices.get("contender"))
     except UserError as problem:

@@ -21,12 +21,13 @@ from omegaconf.errors import OmegaConfBaseException
 from rich.console import Console
 
 from harness.ask.composing import Told, no_place, paragraph
-from harness.ask.schema import Tracking, to_tracking
+from harness.ask.schema import Tracking, to_tracking, to_view
+from harness.judge import baseline
 from harness.judge.variants import frozen, of_runs
 from harness.run import dry, earlier, plan, repetitions, resume, side_by_side
 from harness.run.job import FAILED, FINISHED, WRONG_INPUT, hidden, not_logged, refuse_run
 from harness.sinks import console as shown
-from harness.sinks import files, mlflow_sink, record
+from harness.sinks import files, mlflow_sink, record, table
 from harness.sinks.mlflow_process import own_tags
 from harness.sinks.mlflow_store import open_store, refuse_deleted, told
 from harness.values import reserve
@@ -34,6 +35,7 @@ from harness.values.errors import UserError
 from harness.values.plain import write_json
 from harness.values.redact import redact_files
 from harness.values.report import REPORT_FILE, Report
+from harness.values.view import View
 
 VARIABLE = "BERT_OP_SWEEP"
 # Where submitit keeps what its jobs print: there, nobody has seen yet why a job was refused.
@@ -50,6 +52,9 @@ class SweepCallback(Callback):
             if config.resume:
                 remedy = "Add -m and what to go through, or leave it out"
                 raise UserError("resume", True, "a run of its own has nothing to go on with", remedy)
+            if config.baseline is not None:
+                told = "a run of its own is compared with nothing"
+                raise UserError("baseline", config.baseline, told, "Add -m and the baseline's settings")
             if config.dry:
                 raise Told(dry.of_run(config, console))
             refuse_run(config)
@@ -67,6 +72,7 @@ class SweepCallback(Callback):
         try:  # Hydra would make a warning of an error, and go on
             folder = Path(config.hydra.sweep.dir)
             side_by_side.arrange(config)
+            view = _view(config)
             if config.dry:
                 raise Told(dry.of_sweep(config, console))
             tracking = to_tracking(config)
@@ -77,6 +83,7 @@ class SweepCallback(Callback):
             if sweep is None:
                 aside = earlier.move_aside(folder, record.SWEEP_FILE)
                 sweep = _new(config, tracking)
+            sweep = dataclasses.replace(sweep, view=view)
             folder = Path(config.hydra.sweep.dir)
             sweep.write(folder)
         except (UserError, OmegaConfBaseException) as problem:
@@ -108,6 +115,17 @@ class SweepCallback(Callback):
         except UserError as problem:
             shown.error(f"{problem} Measuring goes on.")
             dataclasses.replace(sweep, problem=str(problem)).write(folder)
+
+
+def _view(config: DictConfig) -> View:
+    """What the sweep's table is to show. UserError for an unknown column, or a baseline that is no job."""
+    view = to_view(config)
+    table.check(view)
+    if view.baseline is not None:
+        baseline.wanted(view.baseline)
+        if plan.overrides(config) is not None:
+            baseline.check(view.baseline, [each.spec for each in plan.jobs(config)])
+    return view
 
 
 def _new(config: DictConfig, tracking: Tracking) -> record.Sweep:
@@ -166,9 +184,9 @@ def _finish(folder: Path, complete: bool, console: Console) -> int:
         variants = of_runs(list(zip(reports, reported, strict=True)), folder.name)
         write_json(folder / earlier.RESULTS_FILE, frozen(variants))
         merged = [variant.report for variant in variants]
-        files.write_sweep(merged, folder)
+        files.write_sweep(merged, folder, sweep.view)
         if measured:
-            shown.summary(console, merged)
+            shown.summary(console, merged, sweep.view)
     if (folder / ELSEWHERE).is_dir():
         in_no_table = [problem for job, problem in refusals.items() if not (measured and job in reported)]
         for problem in dict.fromkeys(in_no_table):

@@ -12,10 +12,11 @@ from harness.values.report import NOT_INSTALLED, Report, Server
 
 @dataclass(frozen=True)
 class Row:
-    """One job. Numbers that were not measured are None."""
+    """One job. Numbers that were not measured are None. baseline: contender that its speed-up is against."""
 
     report: Report
     speedup: float | None
+    baseline: str | None = None
 
 
 @dataclass(frozen=True)
@@ -107,6 +108,14 @@ def _in_bound(report: Report) -> str | None:
     return None if server is None or server.met is None else ("yes" if server.met else "no")
 
 
+def _energy(row: Row) -> float | None:
+    return row.report.timing.energy.joules_per_sequence if row.report.timing else None
+
+
+def _quality(name: str) -> Callable[[Row], float | None]:
+    return lambda row: getattr(row.report.accuracy, name) if row.report.accuracy else None
+
+
 def _percent(name: str) -> Callable[[Row], float | None]:
     def value(row: Row) -> float | None:
         fraction = getattr(row.report.accuracy, name) if row.report.accuracy else None
@@ -163,5 +172,31 @@ RESULTS = (
     Column("agreement", _percent("agreement"), "{:.2f} %"),
     Column("top 10", _percent("top10"), "{:.1f} %"),
 )
+# What a user can add by table.columns. In 1e6 bytes, seconds, ms and joules.
+CHOICE = {
+    "calls": tuple(column for column in RESULTS if column.title == "calls"),
+    "interval": INTERVAL,
+    "p99": (LOADED[1],),
+    "memory": (Column("peak MB", lambda row: row.report.memory.peak_mb, "{:.0f}"),),
+    "packed": (Column("packed MB", lambda row: row.report.memory.packed_mb, "{:.1f}"),),
+    "load": (
+        Column("load s", lambda row: row.report.phases.load_s, "{:.2f}"),
+        Column("pack s", lambda row: row.report.phases.pack_s, "{:.2f}"),
+    ),
+    "cold": (Column("cold ms", lambda row: row.report.phases.cold_ms, "{:.1f}"),),
+    "energy": (Column("J/seq", _energy, "{:.3g}"),),
+    "cosine": (
+        Column("cosine min", _quality("cosine_min"), "{:.5f}"),
+        Column("cosine mean", _quality("cosine_mean"), "{:.5f}"),
+    ),
+}
 # What a report can say in a table, needed or not.
-EVERY_RESULT = (*RESULTS, *LOADED, *SERVED, *REPEATED, *INTERVAL)
+EVERY_RESULT = tuple(
+    dict.fromkeys(
+        [
+            *RESULTS, *LOADED, *SERVED, *REPEATED, *INTERVAL,
+            *(column for columns in CHOICE.values() for column in columns),
+            Column("baseline", lambda row: row.baseline),
+        ]
+    )
+)  # fmt: skip

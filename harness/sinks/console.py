@@ -14,6 +14,7 @@ from harness.sinks import table
 from harness.sinks.columns import CONTENDER, Column, Row
 from harness.values.redact import redact
 from harness.values.report import Report
+from harness.values.view import View
 
 # What a terminal that is too narrow for the table leaves to the files, one after the other.
 DISPENSABLE = (
@@ -47,9 +48,9 @@ def nearby(path: Path) -> Path:
     return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
 
 
-def summary(console: Console, reports: list[Report]) -> None:
+def summary(console: Console, reports: list[Report], view: View = table.USUAL_VIEW) -> None:
     """Prints the table of one or more jobs and the notes that belong to it."""
-    shown, body = table.columns(reports), table.rows(reports)
+    shown, body = table.columns(reports, view), table.rows(reports, view)
     drawn, left_out = _drawn(shown, body), []
     # A pipe has no width: whoever reads it can scroll or cut.
     for title in DISPENSABLE if console.is_terminal else ():
@@ -67,7 +68,7 @@ def summary(console: Console, reports: list[Report]) -> None:
     if left_out:
         said = f"Left out, for want of room: {', '.join(left_out)}; the report has them."
         console.print(said, highlight=False, markup=False, soft_wrap=True)
-    for note in table.notes(reports):
+    for note in table.notes(reports, view):
         console.print(redact(note), highlight=False, markup=False, soft_wrap=True)
 
 

@@ -15,6 +15,7 @@ from harness.values.plain import write_text
 from harness.values.quality import WorstText
 from harness.values.redact import redact
 from harness.values.report import SAMPLES_FILE, Interval, Probe, Report
+from harness.values.view import View
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -36,22 +37,22 @@ def write_run(report: Report, folder: Path) -> None:
         _save(latency_figure(report, samples), folder / LATENCY_FILE)
 
 
-def write_sweep(reports: list[Report], folder: Path) -> list[Path]:
+def write_sweep(reports: list[Report], folder: Path, view: View = table.USUAL_VIEW) -> list[Path]:
     """Writes the table of a sweep as Markdown, CSV and HTML, and its charts; returns the files."""
-    shown, body = table.columns(reports), table.rows(reports)
+    shown, body = table.columns(reports, view), table.rows(reports, view)
     cells = [[column.title for column in shown], *([column.text(row) for column in shown] for row in body)]
-    notes = "".join(f"\n{note}\n" for note in table.notes(reports))
+    notes = "".join(f"\n{note}\n" for note in table.notes(reports, view))
     heading = table.title(reports)
     files = {
-        f"{SWEEP_TABLE}.md": f"# {heading}\n\n{table.markdown(reports)}{notes}",
+        f"{SWEEP_TABLE}.md": f"# {heading}\n\n{table.markdown(reports, view)}{notes}",
         f"{SWEEP_TABLE}.csv": _csv(body),
-        f"{SWEEP_TABLE}.html": _html(heading, cells, table.notes(reports)),
+        f"{SWEEP_TABLE}.html": _html(heading, cells, table.notes(reports, view)),
     }
     for name, text in files.items():
         write_text(folder / name, redact(text))
     paths = [folder / name for name in files]
     if any(row.report.timing for row in body):
-        _save(sweep_figure(reports), folder / SWEEP_CHART)
+        _save(sweep_figure(reports, view), folder / SWEEP_CHART)
         paths.append(folder / SWEEP_CHART)
         if len({row.report.spec.contender for row in body}) > 1:
             _save(shootout.figure(reports), folder / TRADEOFF_CHART)
@@ -95,9 +96,9 @@ def latency_figure(report: Report, samples: np.ndarray) -> Figure:
     return figure
 
 
-def sweep_figure(reports: list[Report]) -> Figure:
+def sweep_figure(reports: list[Report], view: View = table.USUAL_VIEW) -> Figure:
     """Throughput of each job as a bar, with its speed-up and its accuracy written on it."""
-    body = [row for row in table.rows(reports) if row.report.timing is not None]
+    body = [row for row in table.rows(reports, view) if row.report.timing is not None]
     figure = _figure(9, 1.2 + 0.45 * len(body))
     axes: Axes = figure.subplots()
     names = [name for name, report in zip(labels(reports), reports, strict=True) if report.timing is not None]

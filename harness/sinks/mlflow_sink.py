@@ -23,6 +23,7 @@ from harness.sinks import mlflow_values as values
 from harness.sinks.mlflow_store import Store
 from harness.values.redact import redact
 from harness.values.report import PREDICTIONS_FILE, REPORT_FILE, SAMPLES_FILE, Report
+from harness.values.view import View
 
 if TYPE_CHECKING:
     from mlflow.entities import Dataset
@@ -114,6 +115,7 @@ def close_sweep(
     run_ids: list[str],
     paths: list[Path],
     failure: str | None,
+    view: View = table.USUAL_VIEW,
 ) -> None:
     """Puts table and chart on the parent, what tells each job apart into its name, its speed-up on its run
     and its model, and ends the parent.
@@ -123,7 +125,7 @@ def close_sweep(
     client = store.client
     merged = repeated.merged(reports)
     variants = [repeated.variant(report.spec) for report in merged]
-    speedups = {repeated.variant(row.report.spec): row.speedup for row in table.rows(merged)}
+    speedups = {repeated.variant(row.report.spec): row.speedup for row in table.rows(merged, view)}
     settings = dict(zip(variants, columns.further(merged), strict=True))
     for report, run_id in zip(reports, run_ids, strict=True):
         speedup = speedups[repeated.variant(report.spec)]
@@ -145,11 +147,11 @@ def close_sweep(
     for path in paths:
         client.log_artifact(parent_run_id, str(path))
     client.update_run(parent_run_id, name=values.sweep_name(name, reports))
-    notes = "".join(f"\n{note}\n" for note in table.notes(merged))
+    notes = "".join(f"\n{note}\n" for note in table.notes(merged, view))
     client.set_tag(
         parent_run_id,
         NOTE_TAG,
-        redact(f"{table.title(merged)}\n\n{table.markdown(merged)}{notes}")[: values.TAG_LIMIT],
+        redact(f"{table.title(merged)}\n\n{table.markdown(merged, view)}{notes}")[: values.TAG_LIMIT],
     )
     client.set_tag(parent_run_id, "jobs", str(len(reports)))
     client.set_tag(parent_run_id, "failed", str(sum(r.status != "finished" for r in reports)))

@@ -7,14 +7,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from harness.ask.schema import Tracking
-from harness.judge import pairs, repeated
+from harness.judge import baseline, pairs, repeated
 from harness.judge.variants import Subject
-from harness.sinks import files, mlflow_sink, table
+from harness.sinks import files, mlflow_sink
 from harness.sinks.mlflow_store import open_store, told
 from harness.values.errors import UserError
 from harness.values.plain import from_plain, read_json, write_json
 from harness.values.redact import redact
 from harness.values.report import REPORT_FILE, Report
+from harness.values.view import View
 
 SWEEP_FILE = "sweep.json"
 TRACKING_FILE = "tracking.json"
@@ -31,7 +32,7 @@ class Sweep:
     total: how many jobs there will be, where that is known. swept: the names of what it goes through.
     began: seconds since 1970, of the last start. owner: host and process that carry it out.
     resumed: whether it goes on after it was stopped. kept: folders of the jobs that had finished then.
-    replaced: digests of the reports that are measured anew.
+    replaced: digests of the reports that are measured anew. view: what its table is to show.
     """
 
     sweep_id: str
@@ -46,6 +47,7 @@ class Sweep:
     resumed: bool = False
     kept: tuple[str, ...] = ()
     replaced: tuple[str, ...] = ()
+    view: View = field(default_factory=View)
 
     @staticmethod
     def read(folder: Path) -> Sweep:
@@ -131,7 +133,7 @@ def log_sweep(folder: Path, tracking: Tracking) -> None:
     sweep = Sweep.read(folder)
     jobs = results(folder)
     reports = [report for report, _ in jobs]
-    paths = files.write_sweep(repeated.merged(reports), folder) if reports else []
+    paths = files.write_sweep(repeated.merged(reports), folder, sweep.view) if reports else []
     store = open_store(tracking.uri, tracking.experiment)
     with told(store.uri):
         parent = mlflow_sink.open_sweep(store, sweep.sweep_id, sweep.name)
@@ -140,10 +142,12 @@ def log_sweep(folder: Path, tracking: Tracking) -> None:
             return
         mlflow_sink.remove(store, sweep.replaced)
         run_ids = [mlflow_sink.log_run(store, report, job, parent) for report, job in jobs]
-        for run_id, found in zip(run_ids, verdicts(jobs), strict=True):
+        for run_id, found in zip(run_ids, verdicts(jobs, sweep.view.baseline), strict=True):
             if found is not None:
                 store.client.set_tag(run_id, "verdict", found)
-        mlflow_sink.close_sweep(store, parent, sweep.name, reports, run_ids, paths, _failure(sweep, reports))
+        mlflow_sink.close_sweep(
+            store, parent, sweep.name, reports, run_ids, paths, _failure(sweep, reports), sweep.view
+        )
 
 
 def end_sweep(folder: Path, complete: bool) -> None:
@@ -160,19 +164,21 @@ def _failure(sweep: Sweep, reports: list[Report]) -> str | None:
     return f"{failed} of {len(reports)} jobs failed" if failed else None
 
 
-def verdicts(jobs: list[tuple[Report, Path]]) -> list[str | None]:
+def verdicts(jobs: list[tuple[Report, Path]], chosen: str | None = None) -> list[str | None]:
     """Of each job, with its repetitions, against its baseline: one of processes.Verdict, `not comparable`, or
     None where there is nothing to compare.
     """
     variants = repeated.merged([report for report, _ in jobs])
-    found = {repeated.variant(one.spec): _verdict(one, table.baseline_of(one, variants)) for one in variants}
-    return [found[repeated.variant(report.spec)] for report, _ in jobs]
+    against = {
+        repeated.variant(one.spec): _verdict(one, baseline.of(one, variants, chosen)) for one in variants
+    }
+    return [against[repeated.variant(report.spec)] for report, _ in jobs]
 
 
-def _verdict(report: Report, baseline: Report | None) -> str | None:
-    if report.timing is None or baseline is None or baseline is report:
+def _verdict(report: Report, other: Report | None) -> str | None:
+    if report.timing is None or other is None or other is report:
         return None
-    return pairs.compare(Subject("", baseline), Subject("", report)).verdict
+    return pairs.compare(Subject("", other), Subject("", report)).verdict
 
 
 def recorded_tracking(folder: Path) -> Tracking:

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from harness.judge import floors
+from harness.judge import baseline, floors
 from harness.sinks import load_notes
 from harness.sinks.columns import (
+    CHOICE,
     CONTENDER,
     INTERVAL,
     LOADED,
@@ -22,49 +23,50 @@ from harness.sinks.columns import (
     labels,
     settings,
 )
+from harness.values.errors import UserError
 from harness.values.report import Report, Timing
+from harness.values.view import View
 
-# The contender that speed-ups are against: Hugging Face as it is.
-PLAIN = "hf-fp32"
-
-
-def baseline_of(report: Report, reports: list[Report]) -> Report | None:
-    """The job of a sweep that `report` is compared with: Hugging Face under otherwise the same settings, its
-    fp32 where that was measured; None when the sweep has none."""
-    alike = [
-        other
-        for other in reports
-        if other.spec.backend.name == "hf"
-        and other.timing is not None
-        and _setting(other) == _setting(report)
-    ]
-    return min(alike, key=_distance_from_plain, default=None)
+USUAL_VIEW = View()
 
 
-def _distance_from_plain(report: Report) -> tuple[bool, bool]:
-    """Smallest for Hugging Face as it is: fp32, not captured as a graph."""
-    return report.spec.precision != "fp32", report.spec.backend.graph != "eager"
+def check(view: View) -> None:
+    """UserError for a column that is none of CHOICE."""
+    for name in view.columns:
+        if name not in CHOICE:
+            remedy = f"Use some of {', '.join(CHOICE)}"
+            raise UserError("table.columns", name, "is no column that can be added", remedy)
 
 
-def rows(reports: list[Report]) -> list[Row]:
+def rows(reports: list[Report], view: View = USUAL_VIEW) -> list[Row]:
     """The rows of a sweep, with each job's speed-up: ratio of its throughput to that of its baseline; None
     where one of the two made too few calls.
     """
-    return [Row(report, _speedup(report, baseline_of(report, reports))) for report in reports]
+    found = [baseline.of(report, reports, view.baseline) for report in reports]
+    return [
+        Row(report, _speedup(report, other), None if other is None else other.spec.contender)
+        for report, other in zip(reports, found, strict=True)
+    ]
 
 
-def columns(reports: Sequence[Report]) -> list[Column]:
-    """The columns that these jobs need: a setting that is the same for all of them is left to the title, and
-    what was measured of none of them has no column."""
+def columns(reports: Sequence[Report], view: View = USUAL_VIEW) -> list[Column]:
+    """The columns that these jobs need, and those that the view adds: a setting that is the same for all of
+    them is left to the title, and what was measured of none of them has no column."""
     loaded = LOADED if any(report.spec.load.name != "offline" for report in reports) else ()
     served = SERVED if any(report.spec.load.name == "server" for report in reports) else ()
     groups = [report for report in reports if report.repeated is not None]
     repeated = REPEATED if groups else ()
     known = any(report.timing is not None and "ci_low" in report.timing.latency_ms for report in groups)
     interval = INTERVAL if known else ()
-    body = rows(list(reports))
-    results = [column for column in RESULTS if any(column.value(row) is not None for row in body)]
-    return [CONTENDER, *settings(reports), *repeated, *served, *results, *loaded, *interval]
+    body = rows(list(reports), view)
+    added = [column for name in view.columns for column in CHOICE[name]]
+    usual = [*RESULTS, *loaded, *interval]
+    results = [column for column in dict.fromkeys([*usual, *added]) if _any(column, body)]
+    return [CONTENDER, *settings(reports), *repeated, *served, *results]
+
+
+def _any(column: Column, body: Sequence[Row]) -> bool:
+    return any(column.value(row) is not None for row in body)
 
 
 def title(reports: list[Report]) -> str:
@@ -74,11 +76,13 @@ def title(reports: list[Report]) -> str:
     return ", ".join(f"{name} {value}" for name, value in common.items() if value != USUAL.get(name))
 
 
-def notes(reports: list[Report]) -> list[str]:
+def notes(reports: list[Report], view: View = USUAL_VIEW) -> list[str]:
     """Sentences without which the numbers could mislead; each once."""
     named = list(zip(reports, labels(reports), strict=True))
     told = [note for report, name in named for note in _notes_of(report, name)]
-    others = [*_stand_ins(reports), *_too_few(named), *_uncertainty(reports), *_repeats(reports)]
+    against = _against(reports, view)
+    others = [*against, *_unmeasured(reports, view), *_too_few(named), *_uncertainty(reports)]
+    others += _repeats(reports)
     return [*dict.fromkeys(told), *others, *_noise(named)]
 
 
@@ -122,14 +126,24 @@ def _positions(timing: Timing) -> float:
     return timing.valid_tokens_per_call + timing.padded_tokens_per_call
 
 
-def _stand_ins(reports: list[Report]) -> list[str]:
-    """Who the speed-up is against where that is not Hugging Face as it is."""
-    timed = [report for report in reports if report.timing is not None]
-    baselines = [baseline_of(report, reports) for report in timed]
-    names = dict.fromkeys(one.spec.contender for one in baselines if one is not None)
-    others = [name for name in names if name != PLAIN]
-    told = f"Where {PLAIN} was not measured, the speed-up is against {' or '.join(others)}."
-    return [told] if others else []
+def _against(reports: list[Report], view: View) -> list[str]:
+    """Who the speed-ups are against, and whether that is a stand-in."""
+    body = [row for row in rows(reports, view) if row.speedup is not None]
+    if not body or len(reports) == 1:
+        return []
+    if view.baseline is not None and "=" in view.baseline:
+        return [f"The speed-up is against {view.baseline} under otherwise the same settings."]
+    names = dict.fromkeys(str(row.baseline) for row in body)
+    told = f"The speed-up is against {' or '.join(names)} under the same settings"
+    stands_in = view.baseline is None and any(name != baseline.PLAIN for name in names)
+    return [f"{told}, where {baseline.PLAIN} was not measured." if stands_in else f"{told}."]
+
+
+def _unmeasured(reports: list[Report], view: View) -> list[str]:
+    """Which of the asked columns are missing because there is nothing to show in them."""
+    body = rows(reports, view)
+    empty = [name for name in view.columns if not any(_any(column, body) for column in CHOICE[name])]
+    return [f"Not measured of any job, so without a column: {', '.join(empty)}."] if empty else []
 
 
 def _too_few(named: list[tuple[Report, str]]) -> list[str]:
@@ -172,24 +186,17 @@ def _noise(named: list[tuple[Report, str]]) -> list[str]:
     )
 
 
-def markdown(reports: list[Report]) -> str:
+def markdown(reports: list[Report], view: View = USUAL_VIEW) -> str:
     """The table as Markdown."""
-    shown, body = columns(reports), rows(reports)
+    shown, body = columns(reports, view), rows(reports, view)
     lines = [[column.title for column in shown], ["---"] * len(shown)]
     lines += [[column.text(row) for column in shown] for row in body]
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
-def _setting(report: Report) -> tuple[object, ...]:
-    spec = report.spec
-    return (
-        spec.model, spec.batch, spec.load, spec.host, spec.data, spec.run_time, spec.seed, spec.repetition,
-    )  # fmt: skip
-
-
-def _speedup(report: Report, baseline: Report | None) -> float | None:
-    if report.timing is None or baseline is None or baseline.timing is None:
+def _speedup(report: Report, other: Report | None) -> float | None:
+    if report.timing is None or other is None or other.timing is None:
         return None
-    if not floors.enough(report) or not floors.enough(baseline):
+    if not floors.enough(report) or not floors.enough(other):
         return None
-    return report.timing.throughput_sps / baseline.timing.throughput_sps
+    return report.timing.throughput_sps / other.timing.throughput_sps
