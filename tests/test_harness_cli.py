@@ -320,9 +320,3 @@ def test_a_baseline_that_is_no_job_and_an_unknown_column_are_refused_before_anyt
     monkeypatch.setattr(job, "launch", None)
     assert cli(*wrong, "precision=fp32", "tracking=none") == 2
     assert capfd.readouterr().err.startswith(f"error: {wrong[-1].partition('=')[0]}=")
-
-
-def test_the_table_of_a_sweep_names_its_baseline(cli: Cli, capfd: pytest.CaptureFixture[str]) -> None:
-    assert cli("-m", "baseline=precision=fp32", "precision=fp32,bf16", "tracking=none") == 0
-    said = capfd.readouterr().out
-    assert "speed-up" not in said or "against precision=fp32" in said

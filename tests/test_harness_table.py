@@ -5,7 +5,7 @@ import io
 import pytest
 from harness_fixtures import a_spec
 
-from harness.sinks import files, table
+from harness.sinks import files, sweep_page, table
 from harness.values.errors import UserError
 from harness.values.report import Accuracy, Failure, Identity, Phases, Report, Timing
 from harness.values.spec import BackendSpec, BatchSpec
@@ -98,7 +98,8 @@ def test_csv_and_html_hold_the_same_table() -> None:
         ("op-bf16", "300", "3.0"),
     ]
     assert (lines[1]["precision"], lines[1]["batch.size"], lines[1]["F1"]) == ("bf16", "2", "")
-    assert "<td>3.00x</td>" in files._html("x", [[c.text(row) for c in shown] for row in body], [])
+    cells = [[c.title for c in shown], *([c.text(row) for c in shown] for row in body)]
+    assert "<td>3.00x</td>" in sweep_page.html("x", cells, [], [], reports)
 
 
 @pytest.mark.parametrize("status", ["running", "failed"])

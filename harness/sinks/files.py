@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from harness.judge import floors
-from harness.sinks import shootout, table
+from harness.sinks import shootout, sweep_page, table
 from harness.sinks.columns import EVERY_RESULT, Row, labels
 from harness.values import settings as catalogue
 from harness.values.plain import write_text
@@ -43,21 +43,23 @@ def write_sweep(reports: list[Report], folder: Path, view: View = table.USUAL_VI
     cells = [[column.title for column in shown], *([column.text(row) for column in shown] for row in body)]
     notes = "".join(f"\n{note}\n" for note in table.notes(reports, view))
     heading = table.title(reports)
+    figures = []
+    if any(row.report.timing for row in body):
+        figures.append((SWEEP_CHART, "Throughput", sweep_figure(reports, view)))
+        if len({row.report.spec.contender for row in body}) > 1:
+            figures.append((TRADEOFF_CHART, "Speed and what it costs", shootout.figure(reports)))
+    captioned = [(caption, drawn) for _, caption, drawn in figures]
+    page = sweep_page.html(heading, cells, table.notes(reports, view), captioned, reports)
     files = {
         f"{SWEEP_TABLE}.md": f"# {heading}\n\n{table.markdown(reports, view)}{notes}",
         f"{SWEEP_TABLE}.csv": _csv(body),
-        f"{SWEEP_TABLE}.html": _html(heading, cells, table.notes(reports, view)),
+        f"{SWEEP_TABLE}.html": page,
     }
     for name, text in files.items():
         write_text(folder / name, redact(text))
-    paths = [folder / name for name in files]
-    if any(row.report.timing for row in body):
-        _save(sweep_figure(reports, view), folder / SWEEP_CHART)
-        paths.append(folder / SWEEP_CHART)
-        if len({row.report.spec.contender for row in body}) > 1:
-            _save(shootout.figure(reports), folder / TRADEOFF_CHART)
-            paths.append(folder / TRADEOFF_CHART)
-    return paths
+    for name, _, drawn in figures:
+        _save(drawn, folder / name)
+    return [folder / name for name in [*files, *(name for name, _, _ in figures)]]
 
 
 def run_markdown(report: Report) -> str:
@@ -236,16 +238,3 @@ def _at(plain: dict[str, Any], name: str) -> Any:
     for part in name.split("."):
         value = value[part]
     return value
-
-
-def _html(heading: str, cells: list[list[str]], notes: list[str]) -> str:
-    from html import escape
-
-    head, *body = ["".join(f"<td>{escape(cell)}</td>" for cell in line) for line in cells]
-    lines = "".join(f"<tr>{line}</tr>\n" for line in body)
-    return (
-        "<!doctype html><meta charset='utf-8'><style>body{font-family:sans-serif}td{padding:.2em .8em}"
-        "thead{font-weight:bold}tbody td:nth-child(n+2){text-align:right}</style>\n"
-        f"<h2>{escape(heading)}</h2>\n<table><thead><tr>{head}</tr></thead><tbody>\n{lines}</tbody></table>\n"
-        + "".join(f"<p>{escape(note)}</p>\n" for note in notes)
-    )
