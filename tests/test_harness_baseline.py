@@ -6,7 +6,9 @@ import pytest
 from harness_fixtures import a_spec
 
 from harness.ask.arguments import quote_baseline
+from harness.compare import matching
 from harness.judge import baseline
+from harness.judge.variants import Subject
 from harness.values.errors import UserError
 from harness.values.report import Report, Timing
 from harness.values.spec import BackendSpec, BatchSpec
@@ -64,3 +66,16 @@ def test_what_names_no_job_is_refused(text: str, told: str) -> None:
 def test_settings_can_be_typed_without_quotes_for_hydra() -> None:
     typed = ["baseline=precision=fp32", "baseline=hf-bf16", "batch=4"]
     assert quote_baseline(typed) == ['baseline="precision=fp32"', *typed[1:]]
+
+
+def test_within_a_sweep_each_variant_finds_the_baseline_of_its_own_work() -> None:
+    large, small = (a_report("op", "bf16", size) for size in (8, 2))
+    variants = [Subject("s", one) for one in (a_report("op", "fp32", 2), small, large)]
+    found, alone = matching.match([variants], "precision=fp32")
+    assert found == [(variants[0], variants[1])]
+    assert len(alone) == 1 and "8x8" in alone[0] and "same work" in alone[0]
+
+
+def test_a_baseline_of_several_results_is_refused() -> None:
+    with pytest.raises(UserError, match=r"--baseline.*one sweep"):
+        matching.match([[Subject("a", OP)], [Subject("b", OP)]], "op-fp32")

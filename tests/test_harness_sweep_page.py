@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from pathlib import Path
 
 from harness_fixtures import a_spec
@@ -26,6 +27,8 @@ def test_the_page_holds_table_charts_and_environment_and_asks_for_nothing(tmp_pa
     assert text.count("<svg") == 2 and "<td>op-bf16</td>" in text and "<td>A &lt;CPU&gt;</td>" in text
     for asked in ("src=", "<link", "<script", "@import", "url(http", "<metadata"):
         assert asked not in text
+    ids = re.findall(r' id="([^"]+)"', text)
+    assert len(ids) == len(set(ids)) and set(re.findall(r'href="#([^"]+)"', text)) <= set(ids)
     assert tmp_path / "sweep.html" in paths and tmp_path / "shootout.png" in paths
 
 

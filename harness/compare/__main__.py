@@ -2,6 +2,8 @@
 
   python -m harness.compare A B [C ...]     A is the baseline of the others
   python -m harness.compare SWEEP           the sweep's first variant is the baseline of the others
+  python -m harness.compare SWEEP --baseline precision=fp32
+                                            so is the closest variant of this kind, for each on the same work
   python -m harness.compare --commits REV1 REV2 [group=option ...]
                                             builds both, lets them take turns, and compares
 
@@ -57,7 +59,7 @@ def main(arguments: list[str] | None = None) -> int:
             parser.error("name two runs, or a sweep (--help has examples)")
         else:
             targets = subjects.read_all([Path(name) for name in options.given])
-        matched, alone = matching.match(targets)
+        matched, alone = matching.match(targets, options.baseline)
         found = [
             pairs.compare(*both, confidence=options.confidence, smallest=options.smallest) for both in matched
         ]
@@ -112,6 +114,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--output", type=Path, metavar="FOLDER", help="also write compare.md, .html, .png, .json"
     )
+    parser.add_argument(
+        "--baseline", metavar="WHICH",
+        help="within a sweep: a contender or settings, as in hf-fp32, precision=fp32 or 'backend=op batch=4'",
+    )  # fmt: skip
     parser.add_argument("--json", action="store_true", help="JSON on stdout, for machines")
     parser.add_argument(
         "--confidence", type=_share, default=processes.CONFIDENCE, metavar=f"{processes.CONFIDENCE:g}",

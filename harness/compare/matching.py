@@ -5,23 +5,33 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 
+from harness.judge import baseline
 from harness.judge.variants import Subject
 from harness.values.errors import UserError
 from harness.values.settings import flat
 from harness.values.spec import MeasureSpec, RunSpec, RunTimeSpec
 
 
-def match(targets: list[list[Subject]]) -> tuple[list[tuple[Subject, Subject]], list[str]]:
+def match(
+    targets: list[list[Subject]], chosen: str | None = None
+) -> tuple[list[tuple[Subject, Subject]], list[str]]:
     """Who is compared with whom, and sentences about those who found no partner.
 
     One target: its first variant is the baseline of the others. More: the first target's are the baseline of
     each other target's; several variants find each other by backend, precision, model and work, and where
     that leaves a choice, by all other settings.
 
+    chosen: of one target, a contender or settings: each variant's baseline is then the closest one of these
+        that does the same work, see harness/judge/baseline.py.
     Raises:
         UserError: there is nothing to compare.
     """
     first, *others = targets
+    if chosen is not None:
+        if others:
+            remedy = "Name one sweep, or leave --baseline out"
+            raise UserError("--baseline", chosen, "is for the variants of one sweep", remedy)
+        return _within(first, chosen)
     if not others:
         if len(first) < 2:
             raise UserError(
@@ -55,19 +65,32 @@ def match(targets: list[list[Subject]]) -> tuple[list[tuple[Subject, Subject]], 
     return found, alone
 
 
-def partners(
-    baseline: Sequence[Subject], measured: Sequence[Subject]
-) -> list[tuple[Subject, Subject | None]]:
-    """Each variant of `baseline` with its counterpart, or None where there is none.
+def _within(variants: list[Subject], chosen: str) -> tuple[list[tuple[Subject, Subject]], list[str]]:
+    baseline.check(chosen, [one.report.spec for one in variants])
+    reports = [one.report for one in variants]
+    found, alone = [], []
+    for one in variants:
+        other = baseline.of(one.report, reports, chosen)
+        if other is None:
+            alone.append(f"{one.name} has no baseline: none of {chosen} was measured on the same work.")
+        elif other is not one.report:
+            found.append((next(each for each in variants if each.report is other), one))
+    if not found:
+        raise UserError("--baseline", chosen, "leaves nothing to compare", "Name another one of the sweep")
+    return found, alone
+
+
+def partners(those: Sequence[Subject], measured: Sequence[Subject]) -> list[tuple[Subject, Subject | None]]:
+    """Each variant of `those`, a baseline's, with its counterpart, or None where there is none.
 
     Where one side has several variants of one backend, precision, model and work, those are counterparts that
     are equal in all other settings too, or in those by which each side tells its own apart.
     """
     free = list(measured)
     found: list[tuple[Subject, Subject | None]] = []
-    for one in baseline:
+    for one in those:
         alike = [other for other in free if same_variant(one, other)]
-        namesakes = [other for other in baseline if same_variant(one, other)]
+        namesakes = [other for other in those if same_variant(one, other)]
         if len(alike) > 1 or len(namesakes) > 1:
             alike = [other for other in alike if exactly(one, other)] or [
                 other for other in alike if one.setting and one.setting == other.setting

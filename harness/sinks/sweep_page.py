@@ -38,15 +38,21 @@ def html(
         f"<h1>{escape(heading)}</h1>",
         f"<table class='results'><thead><tr>{_cells('th', head)}</tr></thead><tbody>\n{rows}</tbody></table>",
         *(f"<p>{escape(note)}</p>" for note in notes),
-        *(f"<h2>{escape(caption)}</h2>\n{svg(figure)}" for caption, figure in figures),
+        *(
+            f"<h2>{escape(caption)}</h2>\n{svg(figure, f'f{number}-')}"
+            for number, (caption, figure) in enumerate(figures)
+        ),
         _environment(reports),
         "</body></html>\n",
     ]
     return "\n".join(part for part in parts if part)
 
 
-def svg(figure: Figure) -> str:
-    """The figure as an element of a page; its letters are outlines, so no font is needed."""
+def svg(figure: Figure, prefix: str) -> str:
+    """The figure as an element of a page; its letters are outlines, so no font is needed.
+
+    prefix: of its ids, which have to be unique in the page.
+    """
     from matplotlib import rc_context
 
     drawn = io.StringIO()
@@ -55,7 +61,7 @@ def svg(figure: Figure) -> str:
     text = drawn.getvalue()
     # Comments hold what the outlines say, which needs no second place; metadata names pages elsewhere.
     text = re.sub(r"<!--.*?-->|<metadata>.*?</metadata>", "", text[text.index("<svg") :], flags=re.DOTALL)
-    return text.strip()
+    return re.sub(r'( id="|href="#|url\(#)', rf"\g<1>{prefix}", text).strip()
 
 
 def _environment(reports: Sequence[Report]) -> str:
