@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+from harness.ask import workloads
 from harness.values.errors import UserError
 from harness.values.plain import read_json
 from harness.values.spec import (
@@ -89,7 +90,7 @@ def resolve(spec: RunSpec) -> RunSpec:
     backend = spec.backend
     if backend.python is not None:
         backend = dataclasses.replace(backend, python=str(_absolute(backend.python)))
-    return dataclasses.replace(spec, model=model, data=data, backend=backend)
+    return workloads.resolve(dataclasses.replace(spec, model=model, data=data, backend=backend))
 
 
 def _absolute(path: str) -> Path:
@@ -110,6 +111,7 @@ def check(spec: RunSpec) -> RunSpec:
     _check_choice("host.allocator", spec.host.allocator, ALLOCATORS)
     _check_backend(spec)
     _check_target(spec)
+    workloads.check(spec)
     _check_model(spec.model)
     _check_data(spec)
     _check_batch(spec)
@@ -209,7 +211,7 @@ def _check_data(spec: RunSpec) -> None:
             f"Add data.columns.{missing[0]}=<column>",
         )  # fmt: skip
     random_ids = data.path is None and data.hub_id is None and data.shipped is None
-    if random_ids and spec.batch.tokens == "text":
+    if random_ids and spec.batch.tokens == "text" and spec.workload.corpus is None:
         raise UserError("batch.tokens", "text", f"data={data.name} has no text", "Use e.g. data=paraphrase")
 
 

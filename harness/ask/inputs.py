@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from harness.values import sentence_pairs
+from harness.ask import workloads
+from harness.values import corpus, sentence_pairs
 from harness.values.errors import UserError
 from harness.values.plain import read_json
 from harness.values.scorable import refuse_unscorable
@@ -55,13 +56,17 @@ def judge(spec: RunSpec) -> None:
     if checkpoint is not None and task is not None:
         _check_family(spec, checkpoint)
         _check_weights(spec, checkpoint, task)
+    workloads.check_task(spec, task)
     refuse_unscorable(spec, spec.model.source, task, "its weights are random")
     random_ids = spec.data.path is None and spec.data.hub_id is None and spec.data.shipped is None
     scored = spec.measure.accuracy and spec.model.source != "random" and task in (None, *SCORED_TASKS)
     timed = spec.measure.throughput and spec.batch.tokens == "text"
-    if random_ids or not (scored or timed):
+    if spec.workload.corpus is not None:
+        corpus.of_file(spec.workload)
+    elif random_ids or not (scored or timed):
         return
-    sentence_pairs.of_file(spec.data)
+    else:
+        sentence_pairs.of_file(spec.data)
     if checkpoint is not None and spec.model.tokenizer is None and not _has_tokenizer(checkpoint):
         raise UserError(
             *(("batch.tokens", "text") if timed and not scored else ("data", spec.data.name)),

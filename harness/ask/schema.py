@@ -29,6 +29,7 @@ from harness.values.spec import (
     ModelSpec,
     RunSpec,
     RunTimeSpec,
+    WorkloadSpec,
 )
 from harness.values.view import View
 
@@ -113,6 +114,7 @@ SPECS: dict[str, type] = {
     "backend": BackendSpec,
     "batch": BatchSpec,
     "load": LoadSpec,
+    "workload": WorkloadSpec,
     "run_time": RunTimeSpec,
     "data": DataSpec,
     "measure": MeasureSpec,

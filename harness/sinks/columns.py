@@ -124,12 +124,26 @@ def _percent(name: str) -> Callable[[Row], float | None]:
     return value
 
 
+def _passages_per_s(row: Row) -> float | None:
+    retrieval, timing = row.report.retrieval, row.report.timing
+    return None if retrieval is None or timing is None else retrieval.passages_per_s(timing.throughput_sps)
+
+
+def _retrieved(name: str) -> Callable[[Row], float | None]:
+    def value(row: Row) -> float | None:
+        share = getattr(row.report.retrieval, name) if row.report.retrieval else None
+        return None if share is None else 100 * share
+
+    return value
+
+
 CONTENDER = Column("contender", lambda row: row.report.spec.contender)
 SETTINGS = (
     Column("model", lambda row: row.report.spec.model.name),
     Column("batch", lambda row: row.report.spec.batch.size),
     Column("seq_len", lambda row: row.report.spec.batch.seq_len),
     Column("lengths", lambda row: load_notes.lengths(row.report.spec.batch)),
+    Column("workload", lambda row: row.report.spec.workload.name),
     Column("load", lambda row: row.report.spec.load.name),
     Column("instances", lambda row: row.report.spec.host.instances),
     Column("data", lambda row: row.report.spec.data.name),
@@ -171,6 +185,9 @@ RESULTS = (
     Column("F1", _percent("f1"), "{:.1f} %"),
     Column("agreement", _percent("agreement"), "{:.2f} %"),
     Column("top 10", _percent("top10"), "{:.1f} %"),
+    Column("passages/s", _passages_per_s, "{:.1f}"),
+    Column("overlap 10", _retrieved("overlap10"), "{:.1f} %"),
+    Column("recall 10", _retrieved("recall10"), "{:.1f} %"),
 )
 # What a user can add by table.columns. In 1e6 bytes, seconds, ms and joules.
 CHOICE = {

@@ -72,6 +72,8 @@ def run_markdown(report: Report) -> str:
         parts.append("## Accuracy\n\n" + _listing(_accuracy_lines(report)))
         if report.accuracy.worst:
             parts.append("## Largest errors\n\n" + _worst_texts(report.accuracy.worst))
+    if report.retrieval is not None:
+        parts.append("## Retrieval\n\n" + _listing(_known(vars(report.retrieval))))
     parts.append(
         "## Phases and memory\n\n" + _listing(_known({**vars(report.phases), **vars(report.memory)}))
     )

@@ -53,3 +53,17 @@ def _server(timing: Timing, server: Server, repeated: bool) -> str:
     if not server.met and server.service_ms > server.bound_ms:
         return f"{bound} cannot be kept: a call alone takes {server.service_ms:.1f} ms."
     return f"{server.rate:.2f} queries/s {'keep' if server.met else 'do not keep'} {bound}."
+
+
+def retrieval(report: Report, name: str) -> list[str]:
+    """What passages per second are of, and whether every passage took part in them."""
+    found, timing = report.retrieval, report.timing
+    if found is None or timing is None:
+        return []
+    told = ["seq/s is of the model alone, passages/s of tokenizing and then the model, in turn."]
+    if found.batches is not None and timing.count < found.batches:
+        told.append(
+            f"{name}: only the {timing.count} longest of {found.batches} batches were timed; measure for "
+            "longer, e.g. with run_time=standard."
+        )
+    return told

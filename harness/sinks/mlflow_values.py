@@ -104,6 +104,10 @@ def quality_metrics(report: Report) -> dict[str, float]:
         interval = getattr(quality, f"{name}_interval")
         if interval is not None:
             values |= {f"{name}_ci_low": interval.low, f"{name}_ci_high": interval.high}
+    found = report.retrieval
+    if found is not None:
+        names = ("overlap1", "overlap10", "recall1", "recall10", "reference_recall1", "reference_recall10")
+        values |= {f"retrieval/{name}": getattr(found, name) for name in names}
     return _known(values)
 
 
@@ -123,6 +127,11 @@ def speed_metrics(report: Report) -> dict[str, float]:
             "energy/joules": timing.energy.joules,
             "energy/joules_per_sequence": timing.energy.joules_per_sequence,
         }  # fmt: skip
+        if report.retrieval is not None:
+            values |= {
+                "retrieval/passages_per_s": report.retrieval.passages_per_s(timing.throughput_sps),
+                "retrieval/tokenize_s": report.retrieval.tokenize_s,
+            }
         if timing.server is not None:
             server = timing.server
             values |= {

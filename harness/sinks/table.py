@@ -96,7 +96,7 @@ def _notes_of(report: Report, name: str) -> list[str]:
     if report.accuracy is not None and report.accuracy.absent_because:
         told.append(f"Accuracy was not measured: {report.accuracy.absent_because}.")
     told += [_kept(guard, name) for guard in _guards(report)]
-    told += load_notes.of(report, name)
+    told += [*load_notes.of(report, name), *load_notes.retrieval(report, name)]
     if timing is not None and timing.skipped_tokens_per_call:
         share = timing.skipped_tokens_per_call / _positions(timing)
         told.append(f"{name} skipped padding: {share:.0%} of the token positions were not computed.")

@@ -68,3 +68,34 @@ class Accuracy:
     absent_because: str | None = None
     reference_reused: bool = False
     worst: tuple[WorstText, ...] = ()
+
+
+@dataclass(frozen=True)
+class Retrieval:
+    """What workload=retrieval adds. Shares are in 0..1.
+
+    passages, queries: how many were embedded, and how many searched among them.
+    batches: calls that embed the corpus once, from the longest passages to the shortest.
+    tokenize_s: tokenizing the corpus once, in the same batches; median of some passes.
+    overlap1, overlap10: how many of the nearest, and ten nearest, passages of a query are the reference's
+        too, mean over the queries (the measure of MLPerf's retrieval); None where there are too few passages.
+    recall1, recall10: queries that find a right passage as the nearest, and among the ten nearest;
+        reference_recall1 and reference_recall10 are those of Hugging Face in fp32.
+    """
+
+    passages: int
+    queries: int = 0
+    batches: int | None = None
+    tokenize_s: float | None = None
+    overlap1: float | None = None
+    overlap10: float | None = None
+    recall1: float | None = None
+    recall10: float | None = None
+    reference_recall1: float | None = None
+    reference_recall10: float | None = None
+
+    def passages_per_s(self, throughput_sps: float) -> float | None:
+        """Tokenizing and then the model, in turn, where the model alone does `throughput_sps`."""
+        if self.tokenize_s is None:
+            return None
+        return 1 / (1 / throughput_sps + self.tokenize_s / self.passages)

@@ -13,6 +13,7 @@ from typing import Any
 from harness.values.plain import from_plain, read_json, to_plain, write_json
 from harness.values.quality import Accuracy as Accuracy
 from harness.values.quality import Interval as Interval
+from harness.values.quality import Retrieval as Retrieval
 from harness.values.spec import RunSpec
 
 SPEC_FILE = "spec.json"
@@ -237,6 +238,7 @@ class Report:
 
     phase: what the worker was doing when it wrote this. op: bert_op.explain() of the measured model.
     backend: what the backend says of itself: its threads, its settings, what it fused.
+    retrieval: with workload=retrieval, what the search came to.
     instances: the reports' throughputs when several processes measured together (host.instances > 1).
     repeated: None for a single process; see harness/run/repetitions.py.
     wall_s: from the start of the job's processes to their end, in seconds.
@@ -250,6 +252,7 @@ class Report:
     phases: Phases = Phases()
     timing: Timing | None = None
     accuracy: Accuracy | None = None
+    retrieval: Retrieval | None = None
     memory: Memory = Memory()
     op: dict[str, Any] = field(default_factory=dict)
     backend: dict[str, Any] = field(default_factory=dict)

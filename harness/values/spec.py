@@ -29,6 +29,7 @@ GRAPHS = {
 }
 SOURCES = ("auto", "hub", "path", "package", "random")
 LOADS = ("offline", "single_stream", "server")
+WORKLOADS = ("pairs", "retrieval")
 LENGTHS = ("fixed", "uniform", "mrpc-like")
 PADDINGS = ("seq_len", "longest")
 ALLOCATORS = ("default", "jemalloc", "tcmalloc")
@@ -192,6 +193,22 @@ class DataSpec:
 
 
 @dataclass(frozen=True)
+class WorkloadSpec:
+    """What is done with the model, and which figures say how well.
+
+    name: `pairs` (calls of one shape; decisions on, or cosines of, the pairs of `data`) or `retrieval` (a
+        corpus is embedded from its longest passage to its shortest, and searched).
+    corpus: the passages of retrieval: a folder of .txt files, a .txt file with a passage a line, or a .jsonl
+        file; by default the second sentences of `data`, for which the first ones of its paraphrases search.
+    field: of each line of a .jsonl corpus, the one that holds the passage.
+    """
+
+    name: str = "pairs"
+    corpus: str | None = None
+    field: str = "text"
+
+
+@dataclass(frozen=True)
 class MeasureSpec:
     """Which parts of a run are carried out.
 
@@ -250,6 +267,7 @@ class RunSpec:
     backend: BackendSpec = BackendSpec()
     batch: BatchSpec = BatchSpec()
     load: LoadSpec = LoadSpec()
+    workload: WorkloadSpec = WorkloadSpec()
     run_time: RunTimeSpec = RunTimeSpec(seconds=10.0)
     measure: MeasureSpec = MeasureSpec()
     host: HostSpec = HostSpec()

@@ -141,11 +141,16 @@ def _measure_logits(
     return accuracy, scoring.predictions(labels, measured, referred)
 
 
+def embeddings(call: Call, reference: Call, inputs: Inputs) -> tuple[Array, Array]:
+    """Those of `call` and of the reference, each (texts, hidden_size), in the order of the texts."""
+    expected = _outputs(reference, inputs, "reference", _pooled)
+    return _outputs(call, inputs, "measured", _pooled), expected
+
+
 def _measure_embeddings(
     call: Call, reference: Call, inputs: Inputs, pairs: Pairs
 ) -> tuple[Accuracy, list[dict[str, Any]]]:
-    expected = _outputs(reference, inputs, "reference", _pooled)
-    found = _outputs(call, inputs, "measured", _pooled)
+    found, expected = embeddings(call, reference, inputs)
     count, texts = len(pairs), [*pairs.sentence1, *pairs.sentence2]
     own = neighbours.distinct(texts)
     cosines = scoring.cosines(found, expected)
@@ -191,8 +196,7 @@ def _error_on_random_ids(
         model = loaded.model if in_place else None
         found, expected, cosines = _logits(call, reference, model, inputs)
         return Accuracy(samples=count, logit_max_abs=float(np.abs(found - expected).max()), **cosines)
-    expected = _outputs(reference, inputs, "reference", _pooled)
-    found = _outputs(call, inputs, "measured", _pooled)
+    found, expected = embeddings(call, reference, inputs)
     return Accuracy(samples=count, **scoring.of_cosines(scoring.cosines(found, expected)))
 
 

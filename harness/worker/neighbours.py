@@ -24,16 +24,36 @@ def overlap(found: Array, expected: Array, count: int) -> float | None:
     """
     if len(found) < 2 * count + 1:
         return None
-    ours, theirs = (_nearest(rows, count) for rows in (found, expected))
-    same = [len(set(one) & set(other)) for one, other in zip(ours.tolist(), theirs.tolist(), strict=True)]
-    return float(np.mean(same)) / count
+    return shared(_nearest(found, count), _nearest(expected, count))
+
+
+def shared(found: Array, expected: Array) -> float:
+    """Mean share of the numbers in a row of `found`, (rows, count), that the same row of `expected` has."""
+    same = [len(set(one) & set(other)) for one, other in zip(found.tolist(), expected.tolist(), strict=True)]
+    return float(np.mean(same)) / found.shape[1]
+
+
+def searched(queries: Array, passages: Array, count: int) -> Array | None:
+    """Numbers of the `count` passages nearest to each query, (queries, count), the nearest first; of equal
+    ones the earlier. None where less than twice as many are there, of which chance alone would find some.
+    """
+    if len(passages) < 2 * count:
+        return None
+    nearest: Array = np.argsort(-(_unit(queries) @ _unit(passages).T), axis=1, kind="stable")[:, :count]
+    return nearest
 
 
 def _nearest(rows: Array, count: int) -> Array:
     """Numbers of the `count` nearest other rows of each, the nearest first; of equal ones the earlier."""
-    lengths = np.linalg.norm(rows, axis=1, keepdims=True)
-    unit = rows.astype(np.float64) / np.where(lengths == 0, 1, lengths)
+    unit = _unit(rows)
     cosines = unit @ unit.T
     np.fill_diagonal(cosines, -np.inf)
     nearest: Array = np.argsort(-cosines, axis=1, kind="stable")[:, :count]
     return nearest
+
+
+def _unit(rows: Array) -> Array:
+    """Each row at length 1, float64; zeros stay zeros."""
+    lengths = np.linalg.norm(rows, axis=1, keepdims=True)
+    unit: Array = rows.astype(np.float64) / np.where(lengths == 0, 1, lengths)
+    return unit

@@ -14,13 +14,14 @@ from typing import TYPE_CHECKING, Any
 from harness.values import reserve
 from harness.values.errors import UserError
 from harness.values.plain import write_json
-from harness.values.report import PREDICTIONS_FILE, SAMPLES_FILE, Memory, Report
+from harness.values.report import PREDICTIONS_FILE, SAMPLES_FILE, Memory, Report, Retrieval
 from harness.values.scorable import refuse_unscorable
 from harness.values.spec import SCORED_TASKS, RunSpec, warmup
 from harness.worker import hub
 from harness.worker.journal import Journal
 
 if TYPE_CHECKING:
+    from harness.values.corpus import Corpus
     from harness.worker.backends import Runner
     from harness.worker.data import Pairs
     from harness.worker.tokens import Batch
@@ -57,6 +58,7 @@ def run(spec: RunSpec, journal: Journal, references: Path | None = None) -> None
             weights,
         )
         from harness.worker.references import Reference
+        from harness.worker.workloads import retrieval
 
         transformers.logging.set_verbosity_error()
         transformers.utils.logging.disable_progress_bar()
@@ -66,7 +68,8 @@ def run(spec: RunSpec, journal: Journal, references: Path | None = None) -> None
         loaded = weights.load(spec.model, spec.seed, hub_problem=hub_problem)
         refuse_unscorable(spec, loaded.source, loaded.task, loaded.reason)
         pairs = _pairs(spec, loaded)
-        batches = _timed_batches(spec, loaded, pairs)
+        corpus = retrieval.corpus_of(spec, loaded, pairs)
+        batches = _timed_batches(spec, loaded, pairs, corpus)
     journal.record(
         identity=identity.with_model(journal.report.identity, loaded),
         memory=Memory(weights_mb=_megabytes(loaded.model.parameters())),
@@ -97,9 +100,14 @@ def run(spec: RunSpec, journal: Journal, references: Path | None = None) -> None
             # Hugging Face as it is: what is measured is the reference, whose answers are the same twice.
             reference = call = Reference(call, references, reference.conditions)
         with journal.phase("accuracy", "accuracy_s"):
-            result, rows = accuracy.measure(
-                call, reference, loaded, pairs, spec, in_place=runner.model is not None
-            )
+            rows: list[dict[str, Any]] = []
+            if corpus is not None:
+                result, found = retrieval.measure(call, reference, loaded, corpus, spec)
+                journal.record(retrieval=found)
+            else:
+                result, rows = accuracy.measure(
+                    call, reference, loaded, pairs, spec, in_place=runner.model is not None
+                )
             if rows:
                 write_json(journal.folder / PREDICTIONS_FILE, rows)
         journal.record(accuracy=dataclasses.replace(result, reference_reused=reference.reused))
@@ -124,6 +132,11 @@ def run(spec: RunSpec, journal: Journal, references: Path | None = None) -> None
         peak_mb = machine.peak_memory_mb() if peak_is_known else None
     _write_samples(journal.folder, samples)
     journal.record(timing=timing, memory=dataclasses.replace(journal.report.memory, peak_mb=peak_mb))
+    if corpus is not None:
+        with journal.phase("tokenize"):
+            seconds = retrieval.tokenize_s(loaded, corpus, spec)
+        known = journal.report.retrieval or Retrieval(len(corpus.passages), len(corpus.queries))
+        journal.record(retrieval=dataclasses.replace(known, batches=len(batches), tokenize_s=seconds))
     if spec.backend.name == "op":
         with journal.phase("peak"):
             roof = peak.measure_peak(spec.precision, torch.get_num_threads())
@@ -134,6 +147,8 @@ def _pairs(spec: RunSpec, loaded: Loaded) -> Pairs | None:
     """The labelled pairs, read only where something will use them."""
     from harness.worker import data
 
+    if spec.workload.corpus is not None and not spec.target:
+        return None
     text_is_timed = spec.measure.throughput and spec.batch.tokens == "text"
     scorable = loaded.source != "random" and loaded.task in SCORED_TASKS
     if text_is_timed or spec.target or (spec.measure.accuracy and scorable):
@@ -141,9 +156,10 @@ def _pairs(spec: RunSpec, loaded: Loaded) -> Pairs | None:
     return None
 
 
-def _timed_batches(spec: RunSpec, loaded: Loaded, pairs: Pairs | None) -> list[Batch]:
+def _timed_batches(spec: RunSpec, loaded: Loaded, pairs: Pairs | None, corpus: Corpus | None) -> list[Batch]:
     """What the timed calls take in turn."""
     from harness.worker import accuracy, lengths, tokens
+    from harness.worker.workloads import retrieval
 
     batch = spec.batch
     limit = accuracy.position_limit(loaded.model)
@@ -152,6 +168,8 @@ def _timed_batches(spec: RunSpec, loaded: Loaded, pairs: Pairs | None) -> list[B
             "batch.seq_len", batch.seq_len, f"is not within what model {spec.model.name} can take",
             f"Use a length from 1 to {limit}",
         )  # fmt: skip
+    if corpus is not None:
+        return retrieval.batches(loaded, corpus, spec)
     if batch.tokens == "text" and pairs is not None:
         tokenizer = accuracy.need_tokenizer(loaded, "batch.tokens", batch.tokens)
         texts = tokens.texts_of(pairs, loaded.task)
