@@ -11,7 +11,7 @@ from harness_fixtures import a_spec
 
 from harness.judge import repeated
 from harness.sinks import load_notes, table
-from harness.values.report import Accuracy, Energy, Failure, Probe, Report, Server, Timing
+from harness.values.report import Accuracy, Energy, Failure, Probe, Report, Retrieval, Server, Timing
 from harness.values.spec import BackendSpec
 
 
@@ -106,3 +106,17 @@ def test_the_speedup_of_groups_is_that_of_their_medians_and_of_jobs_that_of_thei
     assert [row.speedup for row in table.rows(reports)][2:] == [2.0, 3.0]
     hf, op = table.rows(repeated.merged(reports))
     assert hf.speedup == 1 and op.speedup == pytest.approx(2.5, rel=0.05)
+
+
+def test_tokenizing_takes_the_median_over_the_processes() -> None:
+    spec = a_spec(repetitions=3)
+    timing = Timing(10, 1.0, 2, 8, {"p50": 1.0, "min": 1.0}, 10.0, 5.0)
+    group = [
+        Report(
+            dataclasses.replace(spec, repetition=number), "finished", timing=timing,
+            retrieval=Retrieval(20, tokenize_s=seconds),
+        )
+        for number, seconds in enumerate((1.0, 3.0, 2.0))
+    ]  # fmt: skip
+    (whole,) = repeated.merged(group)
+    assert whole.retrieval == Retrieval(20, tokenize_s=2.0)

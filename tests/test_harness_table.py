@@ -8,7 +8,7 @@ from harness_fixtures import a_spec
 from harness.sinks import files, sweep_page, table
 from harness.values.errors import UserError
 from harness.values.report import Accuracy, Failure, Identity, Phases, Report, Timing
-from harness.values.spec import BackendSpec, BatchSpec
+from harness.values.spec import BackendSpec, BatchSpec, WorkloadSpec
 from harness.values.view import View
 
 
@@ -122,3 +122,10 @@ def test_the_columns_of_the_csv_are_those_of_any_sweep() -> None:
     failed = dataclasses.replace(a_report("op", "fp32", 1), timing=None, status="failed")
     other = files._csv(table.rows([failed, a_report("op", "bf16", 3)]))
     assert one.splitlines()[0] == other.splitlines()[0]
+
+
+def test_a_corpus_of_the_users_own_is_the_data() -> None:
+    report = Report(a_spec(workload=WorkloadSpec("retrieval", "/texts/notes.txt")))
+    title = table.title([report])
+    assert "data notes.txt" in title and "workload retrieval" in title and "synthetic" not in title
+    assert "workload" not in table.title([Report(a_spec())]), "pairs go without saying"

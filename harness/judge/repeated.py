@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from harness.values import estimates
-from harness.values.report import Energy, Failure, Repeated, Repetition, Report, Server, Timing
+from harness.values.report import Energy, Failure, Repeated, Repetition, Report, Retrieval, Server, Timing
 from harness.values.spec import RunSpec
 
 
@@ -61,6 +61,7 @@ def merge(group: list[Report]) -> Report:
         status=unfinished[0] if unfinished else "finished",
         failure=failure,
         accuracy=best.accuracy,
+        retrieval=_retrieval(best, measured),
         timing=_timing(measured),
         repeated=Repeated(
             asked=first.spec.repetitions,
@@ -68,6 +69,15 @@ def merge(group: list[Report]) -> Report:
             spread=estimates.coefficient_of_variation(medians) if len(medians) > 1 else None,
         ),
     )
+
+
+def _retrieval(best: Report, measured: list[Report]) -> Retrieval | None:
+    """What the search found once, with the median of what tokenizing took in each process."""
+    found = [report.retrieval for report in measured if report.retrieval is not None]
+    seconds = [one.tokenize_s for one in found if one.tokenize_s is not None]
+    if best.retrieval is None or not seconds or len(seconds) < len(measured):
+        return best.retrieval
+    return dataclasses.replace(best.retrieval, tokenize_s=estimates.median(seconds))
 
 
 def _repetition(report: Report, timing: Timing) -> Repetition:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import PurePath
 
 from harness.sinks import axes, load_notes
 from harness.values import settings as catalogue
 from harness.values.report import NOT_INSTALLED, Report, Server
+from harness.values.spec import RunSpec
 
 
 @dataclass(frozen=True)
@@ -137,6 +139,12 @@ def _retrieved(name: str) -> Callable[[Row], float | None]:
     return value
 
 
+def _texts(spec: RunSpec) -> str:
+    """Where the text comes from: a corpus of the user's own beats the data."""
+    corpus = spec.workload.corpus
+    return spec.data.name if corpus is None else PurePath(corpus).name
+
+
 CONTENDER = Column("contender", lambda row: row.report.spec.contender)
 SETTINGS = (
     Column("model", lambda row: row.report.spec.model.name),
@@ -146,7 +154,7 @@ SETTINGS = (
     Column("workload", lambda row: row.report.spec.workload.name),
     Column("load", lambda row: row.report.spec.load.name),
     Column("instances", lambda row: row.report.spec.host.instances),
-    Column("data", lambda row: row.report.spec.data.name),
+    Column("data", lambda row: _texts(row.report.spec)),
     Column("threads", lambda row: row.report.identity.threads),
     Column("weights", lambda row: row.report.identity.weights_source),
 )

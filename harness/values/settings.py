@@ -53,6 +53,7 @@ ELSEWHERE = {
     "batch.tokens": Elsewhere(("lengths",), "tokens"),
     "batch.lengths": Elsewhere(("lengths",), "lengths", unsaid=True),
     "load.name": Elsewhere(("load",), "load", unsaid=True),
+    "workload.corpus": Elsewhere(("data",)),
     "workload.name": Elsewhere(("workload",), "workload", unsaid=True),
     "load.rate": Elsewhere(param="rate"),
     "load.bound_ms": Elsewhere(param="bound_ms"),
