@@ -86,8 +86,9 @@ def test_without_any_text_there_is_nothing_to_search(tmp_path: Path) -> None:
 
 
 def test_passages_per_second_are_with_tokenizing() -> None:
-    assert Retrieval(100, tokenize_s=1.0).passages_per_s(100.0) == pytest.approx(50.0)
-    assert Retrieval(100).passages_per_s(100.0) is None
+    assert Retrieval(100, tokenize_s=1.0).passages_per_s(100.0, 5) == pytest.approx(50.0)
+    assert Retrieval(100, batches=6, tokenize_s=1.0).passages_per_s(100.0, 5) is None
+    assert Retrieval(100).passages_per_s(100.0, 5) is None
 
 
 def test_a_table_says_when_only_the_longest_were_timed(tmp_path: Path) -> None:
@@ -100,7 +101,10 @@ def test_a_table_says_when_only_the_longest_were_timed(tmp_path: Path) -> None:
 
 
 def test_one_run(store_uri: str, tmp_path: Path) -> None:
-    done = harness("workload=retrieval", f"tracking.uri={store_uri}", f"hydra.run.dir={tmp_path}/run")
+    done = harness(
+        "workload=retrieval", f"tracking.uri={store_uri}", f"hydra.run.dir={tmp_path}/run",
+        run_time="run_time.iterations=8",
+    )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
     report = Report.read(tmp_path / "run")
     assert report.retrieval is not None and report.retrieval.passages == 8 and report.retrieval.queries > 0

@@ -128,7 +128,9 @@ def _percent(name: str) -> Callable[[Row], float | None]:
 
 def _passages_per_s(row: Row) -> float | None:
     retrieval, timing = row.report.retrieval, row.report.timing
-    return None if retrieval is None or timing is None else retrieval.passages_per_s(timing.throughput_sps)
+    if retrieval is None or timing is None:
+        return None
+    return retrieval.passages_per_s(timing.throughput_sps, timing.count)
 
 
 def _retrieved(name: str) -> Callable[[Row], float | None]:

@@ -129,7 +129,9 @@ def speed_metrics(report: Report) -> dict[str, float]:
         }  # fmt: skip
         if report.retrieval is not None:
             values |= {
-                "retrieval/passages_per_s": report.retrieval.passages_per_s(timing.throughput_sps),
+                "retrieval/passages_per_s": report.retrieval.passages_per_s(
+                    timing.throughput_sps, timing.count
+                ),
                 "retrieval/tokenize_s": report.retrieval.tokenize_s,
             }
         if timing.server is not None:

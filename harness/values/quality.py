@@ -94,8 +94,11 @@ class Retrieval:
     reference_recall1: float | None = None
     reference_recall10: float | None = None
 
-    def passages_per_s(self, throughput_sps: float) -> float | None:
-        """Tokenizing and then the model, in turn, where the model alone does `throughput_sps`."""
-        if self.tokenize_s is None:
+    def passages_per_s(self, throughput_sps: float, calls: int) -> float | None:
+        """Tokenizing and then the model, in turn, where the model alone does `throughput_sps`.
+
+        None where not every batch was among the timed `calls`: the longest alone are slower than the corpus.
+        """
+        if self.tokenize_s is None or (self.batches is not None and calls < self.batches):
             return None
         return 1 / (1 / throughput_sps + self.tokenize_s / self.passages)
