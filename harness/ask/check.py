@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.ask import workloads
+from harness.values import plugins
 from harness.values.errors import UserError
 from harness.values.plain import read_json
 from harness.values.spec import (
@@ -101,8 +102,9 @@ def check(spec: RunSpec) -> RunSpec:
     """Returns the resolved spec, or raises UserError naming the first setting that cannot work."""
     spec = resolve(spec)
     _check_choice("precision", spec.precision, PRECISIONS)
-    _check_choice("backend.name", spec.backend.name, tuple(BACKENDS))
-    _check_choice("backend.graph", spec.backend.graph, GRAPHS[spec.backend.name])
+    _check_choice("backend.name", spec.backend.name, (*BACKENDS, *plugins.backends()))
+    if spec.backend.name in GRAPHS:  # what another package's backend can do, it says itself
+        _check_choice("backend.graph", spec.backend.graph, GRAPHS[spec.backend.name])
     _check_choice("model.source", spec.model.source, SOURCES)
     _check_choice("model.task", spec.model.task, TASKS)
     _check_choice("batch.tokens", spec.batch.tokens, ("random", "text"))
@@ -133,7 +135,7 @@ def _check_choice(setting: str, value: str, known: tuple[str, ...]) -> None:
 
 
 def _check_backend(spec: RunSpec) -> None:
-    supported = BACKENDS[spec.backend.name]
+    supported = BACKENDS.get(spec.backend.name, PRECISIONS)
     if spec.precision not in supported:
         raise UserError(
             "precision", spec.precision, f"backend={spec.backend.name} cannot run it",

@@ -15,6 +15,7 @@ from typing import Any
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, DictConfig, OmegaConf
 
+from harness.values import plugins
 from harness.values.errors import UserError
 from harness.values.plain import from_plain
 from harness.values.settings import SETTINGS
@@ -155,7 +156,10 @@ def register() -> None:
             (item.name, COMMAND_TYPES[item.name], dataclasses.field(default=item.default)) for item in COMMAND
         ],
     )
-    ConfigStore.instance().store(name="base", node=config)
+    store = ConfigStore.instance()
+    store.store(name="base", node=config)
+    for name in plugins.backends():
+        store.store(group="backend", name=name, node={"name": name, "graph": "own"})
     # The project's folder: Hydra's own paths follow the current directory, and results must not.
     OmegaConf.register_new_resolver("root", lambda: str(ROOT), replace=True)
     # `seconds: ${unless:${.iterations},10}`: a value that gives way once the other field is set.

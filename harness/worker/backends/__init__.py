@@ -1,5 +1,7 @@
-"""What runs the model. Each backend is a file with `prepare(work) -> Runner` and the PACKAGES it is made of;
-a new one is such a file, a line below, a line in harness.values.spec.BACKENDS and a file in conf/backend.
+"""What runs the model: each backend is a module with `prepare(work) -> Runner` and the PACKAGES it is of.
+
+One of ours is a file here, a line below, a line in harness.values.spec.BACKENDS and a file in conf/backend;
+another package's is an entry point, see harness/values/plugins.py and docs/harness.md.
 """
 
 from __future__ import annotations
@@ -11,6 +13,7 @@ from typing import Any
 import torch
 import transformers
 
+from harness.values import plugins
 from harness.values.errors import UserError
 from harness.values.spec import TOKEN_TYPE_BACKENDS, RunSpec
 from harness.worker.backends import hf, ipex, onnxruntime, op, openvino
@@ -70,7 +73,32 @@ def prepare(
         threads=torch.get_num_threads(),
         goal=goal,
     )
-    return BACKENDS[name].prepare(work)
+    runner: Runner = _backend(name).prepare(work)
+    return runner
+
+
+def _backend(name: str) -> Any:
+    """The module that is, or the object that another package offers as, backend `name`."""
+    if name in BACKENDS:
+        return BACKENDS[name]
+    point = plugins.backends().get(name)
+    if point is None:
+        raise UserError("backend", name, "is of no package that is installed", f"Use {', '.join(BACKENDS)}")
+    package = point.dist.name if point.dist is not None else point.module
+    try:
+        backend = point.load()
+    except Exception as error:
+        reason = " ".join(f"{type(error).__name__}: {error}".split()).rstrip(".")
+        raise UserError(
+            "backend", name, f"{point.value} of the package {package} cannot be loaded ({reason})",
+            "Correct or uninstall the package",
+        ) from error  # fmt: skip
+    if not callable(getattr(backend, "prepare", None)):
+        raise UserError(
+            "backend", name, f"{point.value} of the package {package} has no prepare(work)",
+            "See docs/harness.md, A backend of your own",
+        )  # fmt: skip
+    return backend
 
 
 def needs_calibration(spec: RunSpec) -> bool:
@@ -89,7 +117,7 @@ def check_op_runs(runner: Runner, spec: RunSpec, example: Batch) -> dict[str, An
 def versions(name: str) -> dict[str, str]:
     """The installed versions of what backend `name` is made of; a package that is missing is left out."""
     found = {}
-    for package in BACKENDS[name].PACKAGES:
+    for package in getattr(_backend(name), "PACKAGES", ()):
         try:
             found[package] = importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:
