@@ -17,6 +17,7 @@ from harness.judge import floors, variants
 from harness.judge.floors import TOO_FEW, Seen
 from harness.judge.repeated import merged as merged_of
 from harness.sinks import files, shootout, table
+from harness.values.quality import Retrieval
 from harness.values.report import Accuracy, Report
 
 
@@ -134,3 +135,8 @@ def test_a_table_shows_the_calls_and_no_speed_up_of_too_few() -> None:
     assert ["too few calls" in text for text in texts] == [False, True]
     assert f"{TOO_FEW}: op-fp32" in shootout.absent([enough, few])
     assert TOO_FEW in files.run_markdown(few) and "| 2 |" in files.run_markdown(few)
+
+
+def test_of_a_corpus_every_batch_has_to_be_timed() -> None:
+    report = dataclasses.replace(of(a_report(), 12), retrieval=Retrieval(passages=400, batches=13))
+    assert not floors.enough(report) and floors.enough(of(report, 13))
