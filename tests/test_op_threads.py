@@ -255,3 +255,24 @@ def test_no_more_threads_than_the_quota_allows(cpu_group: Path, quota: int, thre
     run = subprocess.run([sys.executable, "-c", inside], capture_output=True, text=True, check=True)
     cores = len(os.sched_getaffinity(0))
     assert run.stdout.strip() == str(min(8, cores, int(threads) if threads else cores))
+
+
+IDLE = """
+import os, sys, time
+sys.path.insert(0, sys.argv[1])
+from test_op_threads import call, packed_model
+packed = packed_model("bf16_qint8")
+for _ in range(200):
+    call(packed, (4, 33))
+time.sleep(1)
+before = os.times()
+time.sleep(1)
+after = os.times()
+print(round((after.user + after.system - before.user - before.system) * 100))
+"""
+
+
+def test_one_second_after_a_call_nothing_runs_any_more() -> None:
+    command = [sys.executable, "-c", IDLE, str(Path(__file__).parent)]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
+    assert int(result.stdout) == 0  # ticks of 10 ms

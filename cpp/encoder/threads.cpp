@@ -16,6 +16,16 @@ inline void pause() {
 #endif
 }
 
+// How a thread rounds and what it does with denormal numbers. torch.set_flush_denormal sets it for the calling thread alone; the
+// result must not depend on which thread computes a row.
+#if defined(__x86_64__)
+unsigned float_mode() { return __builtin_ia32_stmxcsr(); }
+void set_float_mode(unsigned mode) { __builtin_ia32_ldmxcsr(mode); }
+#else
+unsigned float_mode() { return 0; }
+void set_float_mode(unsigned) {}
+#endif
+
 thread_local bool in_region = false;
 
 std::atomic<Pool> pool{start_threads};
@@ -41,13 +51,18 @@ void run_parallel(int threads, const Region& body) {
   if (threads <= 1) return body(0, 1);
   std::exception_ptr first;
   std::mutex guard;
+  constexpr unsigned kFlags = 0x3f;  // what has happened so far is each thread's own
+  const unsigned mode = float_mode() & ~kFlags;
   pool.load()(threads, [&](int thread, int count) {
+    const unsigned own = float_mode();
+    set_float_mode(mode | (own & kFlags));
     try {
       body(thread, count);
     } catch (...) {
       const std::lock_guard<std::mutex> lock(guard);
       if (!first) first = std::current_exception();
     }
+    set_float_mode(own);
   });
   if (first) std::rethrow_exception(first);
 }

@@ -9,7 +9,7 @@ namespace bert_op {
 using Region = std::function<void(int thread, int threads)>;
 
 // Runs body(thread, threads) on `threads` threads at once, or on fewer when there are fewer: `threads` says how many came.
-// The first exception of a thread is thrown again after all have ended; a body that waits in a barrier must not throw.
+// All of them round and treat denormal numbers as the calling thread does. The first exception of a thread is thrown again after all have ended; a body that waits in a barrier must not throw.
 void run_parallel(int threads, const Region& body);
 
 // Runs a region that throws nothing. It may bring fewer threads than are asked for, but those that it says came run at once.

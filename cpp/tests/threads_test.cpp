@@ -7,7 +7,9 @@
 #include <thread>
 #include <vector>
 
+#include <atomic>
 #include "encoder/workspace.h"
+
 #include "tests/check.h"
 
 namespace bert_op::testing {
@@ -94,6 +96,22 @@ TEST(pieces_are_pages_of_their_own) {
   pieces.rewind(4096);
   CHECK(pieces.take(8) == memory.data() + 4096);
 }
+
+#if defined(__x86_64__)
+TEST(threads_of_a_region_treat_denormal_numbers_as_the_caller_does) {
+  constexpr unsigned kFlushToZero = 0x8000;
+  const unsigned before = __builtin_ia32_stmxcsr();
+  for (const unsigned mode : {before & ~kFlushToZero, before | kFlushToZero}) {
+    __builtin_ia32_ldmxcsr(mode);
+    std::atomic<int> same{0};
+    run_parallel(3,
+                 [&](int, int) { same += (__builtin_ia32_stmxcsr() & kFlushToZero) == (mode & kFlushToZero) ? 1 : 0; });
+    CHECK(same == 3);
+    CHECK((__builtin_ia32_stmxcsr() & kFlushToZero) == (mode & kFlushToZero));
+  }
+  __builtin_ia32_ldmxcsr(before);
+}
+#endif
 
 }  // namespace
 }  // namespace bert_op::testing
