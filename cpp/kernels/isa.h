@@ -6,8 +6,8 @@
 
 namespace bert_op {
 
-// Ordered: a later tier is faster than an earlier one and can do all that it can; but avx2_vnni, which is between two of them, is
-// not on every CPU that has a later one.
+// Ordered: a later tier can do all that an earlier one can, and is faster (avx512 without VNNI in floats only); but avx2_vnni,
+// which is between two of them, is not on every CPU that has a later one.
 enum class Isa { portable, avx2, avx2_vnni, avx512, avx512_vnni, amx };
 
 const char* isa_name(Isa isa);
