@@ -269,3 +269,27 @@ def test_import_waits_for_the_modules_of_all_families() -> None:
 
 def test_bert_model_is_still_berts() -> None:
     assert type(BertModel(tiny("bert")).encoder) is bert_op.BertEncoderOp
+
+
+def test_a_large_batch_of_mpnet_goes_part_by_part(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its position bias is not multiplied by the whole batch, which is memory that nobody needs."""
+    model, _ = pair("mpnet")
+    inputs, seen = batch(), []
+    run = PackedEncoder.encode
+
+    def noted(self: Any, hidden_states: Any, attention_mask: Any, reason: Any) -> Any:
+        seen.append(tuple(attention_mask.shape))
+        return run(self, hidden_states, attention_mask, reason)
+
+    monkeypatch.setattr(PackedEncoder, "encode", noted)
+    with torch.inference_mode():
+        whole = model(**inputs).last_hidden_state
+        (count, heads, length, _), *others = seen
+        assert not others and count == whole.shape[0] > 1
+        for most in (1, 2):
+            seen.clear()
+            monkeypatch.setattr("bert_op._encoder.MOST_SCORES_BYTES", most * heads * length * length * 4)
+            assert torch.equal(model(**inputs).last_hidden_state, whole)
+            assert max(shape[0] for shape in seen) == most and sum(shape[0] for shape in seen) == count
+        traced = torch.jit.trace(model, example_kwarg_inputs=dict(inputs), strict=False)
+        assert torch.equal(traced(**inputs)["last_hidden_state"], whole)

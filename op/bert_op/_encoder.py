@@ -69,9 +69,7 @@ class _DropIn(PackedEncoder):
             return super().forward(*arguments, **named)  # says what is missing, or given twice
         hidden_states, attention_mask = call[self.seam.hidden_states], call.get(self.seam.attention_mask)
         reason = self._unable(call, hidden_states) or self._mask_reason(attention_mask)
-        if reason is None:
-            attention_mask = self._scores_bias(hidden_states, attention_mask)
-        output = self.encode(hidden_states, attention_mask, reason)
+        output = self._encode(hidden_states, attention_mask, reason)
         if output is None:
             return self._original(*arguments, **named)
         return_dict = self.seam.return_dict_of(call)
@@ -107,9 +105,11 @@ class _DropIn(PackedEncoder):
         by_sdpa = config is not None and config._attn_implementation == "sdpa"
         return None if by_sdpa else "the attention mask is viewed as (batch, length)"
 
-    def _scores_bias(self, hidden_states: Tensor, attention_mask: Tensor | None) -> Tensor | None:
-        """The mask, and whatever else the family adds to the scaled scores."""
-        return attention_mask
+    def _encode(
+        self, hidden_states: Tensor, attention_mask: Tensor | None, reason: str | None
+    ) -> Tensor | None:
+        """`encode`, with whatever else than the mask the family adds to the scaled scores."""
+        return self.encode(hidden_states, attention_mask, reason)
 
     def _original(self, *arguments: Any, **rest: Any) -> Any:
         """Hugging Face's own forward."""
@@ -129,6 +129,10 @@ class _PlainCall(_DropIn):
     """Returns what `LayoutLMEncoder` and DistilBERT's `Transformer` do, which are encoders only."""
 
 
+# Of what is added to the scores of a part of a batch; the operator has a copy of it.
+MOST_SCORES_BYTES = 16 << 20
+
+
 class _MPNetCall(_DropIn):
     """Adds a relative position bias to the scores, as `MPNetEncoder` does."""
 
@@ -138,11 +142,35 @@ class _MPNetCall(_DropIn):
         )
         return None if additive else "the attention mask is not additive"  # which is how it reads any mask
 
-    def _scores_bias(self, hidden_states: Tensor, attention_mask: Tensor | None) -> Tensor:
-        """What is added to the scaled scores, (B or 1, heads, S, S): the bias is the same for every batch
-        element and layer. Added up in fp32, where the lowest float of no dtype overflows by a bias."""
+    def _encode(
+        self, hidden_states: Tensor, attention_mask: Tensor | None, reason: str | None
+    ) -> Tensor | None:
+        """`encode`, with the position bias (1, heads, S, S), the same for every batch element and layer.
+
+        A mask makes it (B, heads, S, S), so a large batch goes part by part: its rows do not depend on each
+        other. Not in a graph, which has to serve any batch. Added up in fp32, where the lowest float of no
+        dtype overflows by a bias.
+        """
+        if reason is not None:
+            return self.encode(hidden_states, attention_mask, reason)
         bias: Tensor = self.compute_position_bias(hidden_states[:1])
-        return bias if attention_mask is None else bias.float() + attention_mask.float()
+        if attention_mask is None:
+            return self.encode(hidden_states, bias, None)
+        bias, batch = bias.float(), hidden_states.shape[0]
+        if torch.jit.is_tracing() or torch.compiler.is_compiling() or attention_mask.shape[0] != batch:
+            return self.encode(hidden_states, bias + attention_mask.float(), None)
+        most = max(1, MOST_SCORES_BYTES // (4 * bias.numel()))
+        if most >= batch:
+            return self.encode(hidden_states, bias + attention_mask.float(), None)
+        outputs: Tensor | None = None  # of the dtype that the parts come in, which under autocast is another
+        for begin in range(0, batch, most):
+            part = slice(begin, begin + most)
+            output = self.encode(hidden_states[part], bias + attention_mask[part].float(), None)
+            if output is None:
+                return None
+            outputs = output.new_empty(hidden_states.shape) if outputs is None else outputs
+            outputs[part] = output
+        return outputs
 
 
 CALLS: dict[str, type[_DropIn]] = {"bert": _BertCall, "plain": _PlainCall, "mpnet": _MPNetCall}
