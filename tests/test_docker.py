@@ -1,6 +1,5 @@
 """The image's entry point, without Docker: which command it becomes."""
 
-import configparser
 import os
 import subprocess
 import sys
@@ -75,13 +74,11 @@ def test_pip_settings_go_along_with_what_they_name(tmp_path: Path) -> None:
     wheels, index = tmp_path / "wheels", tmp_path / "index/simple"
     wheels.mkdir()
     index.mkdir(parents=True)
-    written = configparser.ConfigParser()
-    written["global"] = {"find-links": f"{wheels} /no/such", "timeout": "7", "log": f"{tmp_path}/log"}
-    with (tmp_path / "pip.conf").open("w") as file:
-        written.write(file)
+    (tmp_path / "pip.conf").write_text(f"[global]\ntimeout=7\nlog={tmp_path}/log\n")
     subprocess.run(
         [sys.executable, str(ROOT / "tests/image/pip_settings.py"), str(tmp_path)], check=True,
         env={"PATH": os.environ["PATH"], "PIP_CONFIG_FILE": str(tmp_path / "pip.conf"), "PIP_TIMEOUT": "9",
+             "PIP_FIND_LINKS": f"{wheels} /no/such",
              "PIP_EXTRA_INDEX_URL": f"file://{index} https://index.example/simple"},
     )  # fmt: skip
     settings = (tmp_path / "pip.conf").read_text()

@@ -4,20 +4,10 @@
 #include <random>
 
 #include "tests/check.h"
+#include "tests/models.h"
 
 namespace bert_op::testing {
 namespace {
-
-ModelShape bert_base(Precision precision) {
-  return {.precision = precision,
-          .activation = Activation::gelu_erf,
-          .num_layers = 12,
-          .hidden_size = 768,
-          .num_heads = 12,
-          .intermediate_size = 3072,
-          .layer_norm_eps = 1e-12f,
-          .static_quantization = false};
-}
 
 TEST(faster_tiers_and_fewer_bits_cost_less) {
   for (const Precision precision : {Precision::fp32, Precision::fp32_qint8, Precision::bf16, Precision::bf16_qint8}) {

@@ -62,6 +62,17 @@ void pack(const Layer& view, const reference::EncoderLayer& layer, const referen
 
 }  // namespace
 
+ModelShape bert_base(Precision precision) {
+  return {.precision = precision,
+          .activation = Activation::gelu_erf,
+          .num_layers = 12,
+          .hidden_size = 768,
+          .num_heads = 12,
+          .intermediate_size = 3072,
+          .layer_norm_eps = 1e-12f,
+          .static_quantization = false};
+}
+
 ModelShape small_shape(Precision precision, Activation activation) {
   return {.precision = precision,
           .activation = activation,

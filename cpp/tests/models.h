@@ -10,6 +10,7 @@
 
 namespace bert_op::testing {
 
+ModelShape bert_base(Precision precision);
 ModelShape small_shape(Precision precision, Activation activation = Activation::gelu_erf);
 
 class TestModel {

@@ -8,20 +8,10 @@
 
 #include "encoder/tuning.h"
 #include "tests/check.h"
+#include "tests/models.h"
 
 namespace bert_op::testing {
 namespace {
-
-ModelShape bert_base(Precision precision) {
-  return {.precision = precision,
-          .activation = Activation::gelu_erf,
-          .num_layers = 12,
-          .hidden_size = 768,
-          .num_heads = 12,
-          .intermediate_size = 3072,
-          .layer_norm_eps = 1e-12f,
-          .static_quantization = false};
-}
 
 // Some machine's.
 constexpr Isa kIsa = Isa::avx512_vnni;
