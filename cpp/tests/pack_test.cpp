@@ -119,6 +119,38 @@ TEST(products_of_rotated_rows_are_those_of_the_rows) {
   }
 }
 
+// The product of `tier`, rows quantized by it, [rows][out_features].
+std::vector<float> product_of(const Kernels& tier, const PackedLinear& packed, const std::vector<float>& rows) {
+  const Linear& linear = packed.linear;
+  const auto count = static_cast<std::int64_t>(rows.size()) / linear.in_features;
+  std::vector<std::byte> a(static_cast<std::size_t>(activation_bytes(count, linear.tiles)));
+  std::vector<RowScale> row_scale(static_cast<std::size_t>(count * chunk_count(ElementType::u8, linear.tiles)));
+  std::vector<float> partial(32 * 32), out(static_cast<std::size_t>(count * linear.out_features));
+  const Entered entered(tier);
+  tier.quantize(
+      {ElementType::f32,
+       reinterpret_cast<const std::byte*>(rows.data()),
+       linear.in_features,
+       0,
+       count,
+       {ElementType::u8, a.data(), linear.tiles, row_scale.data(), nullptr, linear.rotated, linear.smoothing}});
+  tier.gemm({.type = ElementType::u8,
+             .rows = count,
+             .tiles = linear.tiles,
+             .a = a.data(),
+             .b = linear.weight,
+             .bias = linear.bias,
+             .weight_scale = linear.weight_scale,
+             .column_sum = linear.column_sum,
+             .row_scale = row_scale.data(),
+             .columns = linear.out_features,
+             .panel_begin = 0,
+             .panel_end = linear.out_features / kPanelColumns,
+             .partial = partial.data(),
+             .out = store_rows(out.data(), ElementType::f32, linear.out_features)});
+  return out;
+}
+
 // A channel that is large in the rows and small in the weights: the product is the same, and closer to the true one.
 TEST(smoothed_product_is_that_of_the_floats) {
   Random random(5);
@@ -139,33 +171,7 @@ TEST(smoothed_product_is_that_of_the_floats) {
                    smoothed ? NormParameters{gamma.data(), beta.data()} : NormParameters{});
     CHECK(smoothed ? factors[77] < 0.25f * factors[78] : factors[77] == 1.0f);
     packed.pack(0, kOut);
-    const std::int64_t tiles = packed.linear.tiles;
-    const std::vector<float> rows = floats_of(x.values);
-    std::vector<std::byte> a(static_cast<std::size_t>(activation_bytes(kRows, tiles)));
-    std::vector<RowScale> row_scale(kRows);
-    std::vector<float> partial(32 * 32), out(kRows * kOut);
-    const Kernels& tier = *testable_kernels().front();
-    const Entered entered(tier);
-    tier.quantize({ElementType::f32,
-                   reinterpret_cast<const std::byte*>(rows.data()),
-                   kIn,
-                   0,
-                   kRows,
-                   {ElementType::u8, a.data(), tiles, row_scale.data(), nullptr, true, factors.data()}});
-    tier.gemm({.type = ElementType::u8,
-               .rows = kRows,
-               .tiles = tiles,
-               .a = a.data(),
-               .b = packed.tiles.data(),
-               .bias = packed.packed_bias.data(),
-               .weight_scale = packed.weight_scale.data(),
-               .column_sum = packed.column_sum.data(),
-               .row_scale = row_scale.data(),
-               .columns = kOut,
-               .panel_begin = 0,
-               .panel_end = 1,
-               .partial = partial.data(),
-               .out = store_rows(out.data(), ElementType::f32, kOut)});
+    const std::vector<float> out = product_of(*testable_kernels().front(), packed, floats_of(x.values));
     const Matrix expected = reference::gemm(x, packed.weight, packed.bias, Activation::none);
     for (std::size_t i = 0; i < out.size(); ++i)
       errors[smoothed ? 1 : 0] += std::pow(static_cast<double>(out[i]) - expected.values[i], 2.0);
@@ -196,30 +202,7 @@ TEST(quantized_product_is_that_of_the_reference) {
     const reference::QuantizedWeights weights = reference::quantize_weights(factors, chunk_columns);
     const Matrix expected = reference::gemm(quantized, weights, packed.bias, Activation::none);
     for (const Kernels* tier : testable_kernels()) {
-      std::vector<std::byte> a(static_cast<std::size_t>(activation_bytes(kRows, tiles)));
-      std::vector<RowScale> row_scale(static_cast<std::size_t>(kRows * chunks));
-      std::vector<float> partial(32 * 32), out(kRows * kOut);
-      const Entered entered(*tier);
-      tier->quantize({ElementType::f32,
-                      reinterpret_cast<const std::byte*>(rows.data()),
-                      in,
-                      0,
-                      kRows,
-                      {ElementType::u8, a.data(), tiles, row_scale.data(), nullptr, rotated}});
-      tier->gemm({.type = ElementType::u8,
-                  .rows = kRows,
-                  .tiles = tiles,
-                  .a = a.data(),
-                  .b = packed.tiles.data(),
-                  .bias = packed.packed_bias.data(),
-                  .weight_scale = packed.weight_scale.data(),
-                  .column_sum = packed.column_sum.data(),
-                  .row_scale = row_scale.data(),
-                  .columns = kOut,
-                  .panel_begin = 0,
-                  .panel_end = kOut / kPanelColumns,
-                  .partial = partial.data(),
-                  .out = store_rows(out.data(), ElementType::f32, kOut)});
+      const std::vector<float> out = product_of(*tier, packed, rows);
       for (std::int64_t row = 0; row < kRows; ++row) {
         // One level of a row's values times one of the largest weights (127 levels).
         const double level = quantized.scale[static_cast<std::size_t>(row * chunks)];
